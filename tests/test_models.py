@@ -1,0 +1,401 @@
+"""Which tensors, which norm, which epsilon: real models, then one small wrong folder per mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from verify.errors import ModelUnavailableError, UsageError
+from verify.models import Model, ReadoutOverrides, load_model
+from verify.models.architectures import ARCHITECTURES
+from verify.models.config import exact_decimal
+
+Arrays = dict[str, np.ndarray]
+V, D = 7, 4
+GPT2 = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "n_embd": D,
+    "vocab_size": V,
+    "layer_norm_epsilon": 1e-5,
+}
+LLAMA = {"model_type": "llama", "hidden_size": D, "vocab_size": V, "rms_norm_eps": 1e-5}
+
+
+def real_model(name: str) -> Path:
+    root = os.environ.get("VERIFY_TEST_MODELS")
+    if not root or not (Path(root) / name).is_dir():
+        pytest.skip(f"set VERIFY_TEST_MODELS to a folder that holds {name}")
+    return Path(root) / name
+
+
+def pack(tensors: Arrays) -> bytes:
+    names = {"float16": "F16", "float32": "F32", "float64": "F64", "int8": "I8", "uint16": "BF16"}
+    header: dict[str, Any] = {}
+    data = b""
+    for name, array in tensors.items():
+        offsets = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": names[str(array.dtype)], "shape": list(array.shape), "data_offsets": offsets}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def folder(path: Path, config: object, tensors: Arrays) -> Path:
+    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    (path / "model.safetensors").write_bytes(pack(tensors))
+    return path
+
+
+def matrix(seed: int = 0, rows: int = V, columns: int = D) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+
+
+def gpt2(more: Arrays | None = None, prefix: str = "transformer.") -> Arrays:
+    one = np.ones(D, np.float32)
+    names = {"wte.weight": matrix(), "ln_f.weight": one, "ln_f.bias": one * 0}
+    return {prefix + key: value for key, value in names.items()} | (more or {})
+
+
+def llama(**more: np.ndarray) -> Arrays:
+    names = {"model.embed_tokens.weight": matrix(), "model.norm.weight": np.ones(D, np.float32)}
+    return {**names, "lm_head.weight": matrix(1), **more}
+
+
+def names_of(model: Model) -> dict[str, str]:
+    return {role: tensor.name for role, tensor in model.readout.tensors.items()}
+
+
+# Real models
+
+
+def test_bundled_whisper() -> None:
+    begin = time.perf_counter()
+    model = load_model("whisper-tiny.en")
+    assert time.perf_counter() - begin < 0.5
+    readout = model.readout
+    assert (model.name, model.revision) == ("whisper-tiny.en", None)
+    assert (readout.norm, readout.vocabulary, readout.d) == ("layernorm", 51864, 384)
+    assert (readout.epsilon, readout.epsilon_source) == (
+        Fraction(1, 100_000),
+        "default of model_type whisper: 1e-5",
+    )
+    assert names_of(model) == {
+        "unembedding": "model.decoder.embed_tokens.weight",
+        "gain": "model.decoder.layer_norm.weight",
+        "shift": "model.decoder.layer_norm.bias",
+    }
+    assert set(model.files) == {"config.json", "tokenizer.json"}
+    assert [path.name for path in model.weights] == ["model.safetensors"]
+    for tensor in readout.tensors.values():
+        tensor.require_finite()
+
+
+def test_importing_and_loading_pull_in_nothing_heavy() -> None:
+    code = (
+        "import sys; from verify.models import load_model; load_model('whisper-tiny.en').tokens.text(5); "
+        "print([m for m in ('torch', 'tokenizers', 'huggingface_hub') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["tinygpt-slm-05", "tinygpt-slm-12"])
+def test_real_untied_gpt2(name: str) -> None:
+    model = load_model(str(real_model(name)))
+    assert model.name == name
+    assert names_of(model) == {
+        "unembedding": "lm_head.weight",
+        "gain": "transformer.ln_f.weight",
+        "shift": "transformer.ln_f.bias",
+    }
+    assert model.readout.epsilon == Fraction(1, 100_000)
+    assert model.readout.epsilon_source == "config.json: layer_norm_epsilon"
+
+
+def test_real_tied_llama() -> None:
+    model = load_model(str(real_model("stories260K")))
+    assert names_of(model) == {"unembedding": "model.embed_tokens.weight", "gain": "model.norm.weight"}
+    assert (model.readout.norm, model.readout.epsilon) == ("rmsnorm", Fraction(1, 100_000))
+
+
+def test_real_albert_in_torch_format() -> None:
+    torch = pytest.importorskip("torch")
+    path = real_model("rxnmapper-albert")
+    model = load_model(str(path))
+    readout = model.readout
+    assert (readout.norm, readout.vocabulary, readout.d) == ("layernorm", 591, 128)
+    assert readout.epsilon == Fraction(1, 10**12)
+    assert names_of(model)["bias"] == "predictions.bias"
+    assert "outer set" in " ".join(readout.notes)
+    state = torch.load(path / "pytorch_model.bin", weights_only=True, map_location="cpu")
+    for tensor in readout.tensors.values():
+        assert np.array_equal(tensor.raw.view(np.float32), state[tensor.name].numpy())
+
+
+# Names and folders
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    for name in ("", "no such model", "./absent", "/absent/folder", "a/b/c", "../x", "x\0y", "a--b"):
+        with pytest.raises(ModelUnavailableError):
+            load_model(name)
+    (tmp_path / "model.safetensors").write_bytes(pack(gpt2()))
+    with pytest.raises(ModelUnavailableError, match="pass the folder"):
+        load_model(str(tmp_path / "model.safetensors"))
+    with pytest.raises(ModelUnavailableError, match=r"no config\.json"):
+        load_model(str(tmp_path))
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ModelUnavailableError, match="not a file"):
+        load_model(str(tmp_path))
+
+
+def test_empty_folder_and_weights_that_are_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match="no weights"):
+        load_model(str(tmp_path))
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(ModelUnavailableError, match="regular file"):
+        load_model(str(tmp_path))
+
+
+def test_an_unmerged_adapter_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path, GPT2, gpt2())
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelUnavailableError, match="adapter"):
+        load_model(str(tmp_path))
+
+
+# The table
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_tied_gpt2_with_and_without_prefix(tmp_path: Path, prefix: str) -> None:
+    model = load_model(str(folder(tmp_path, GPT2, gpt2(prefix=prefix))))
+    assert names_of(model)["unembedding"] == f"{prefix}wte.weight"
+    assert model.tokens.size is None
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2"])
+def test_untied_rmsnorm_models_and_their_default_epsilon(tmp_path: Path, kind: str) -> None:
+    config = {"model_type": kind, "hidden_size": D, "vocab_size": V}
+    model = load_model(str(folder(tmp_path, config, llama())))
+    assert names_of(model) == {"unembedding": "lm_head.weight", "gain": "model.norm.weight"}
+    assert model.readout.epsilon == Fraction(1, 10**6)
+    assert model.readout.epsilon_source == f"default of model_type {kind}: 1e-6"
+
+
+def bert(bias: np.ndarray, **more: np.ndarray) -> Arrays:
+    one = np.ones(D, np.float32)
+    return {
+        "bert.embeddings.word_embeddings.weight": matrix(),
+        "cls.predictions.transform.dense.weight": matrix(2, D, D),
+        "cls.predictions.transform.LayerNorm.gamma": one,
+        "cls.predictions.transform.LayerNorm.beta": one,
+        "cls.predictions.bias": bias,
+        **more,
+    }
+
+
+BERT = {"model_type": "bert", "hidden_size": D, "vocab_size": V, "layer_norm_eps": 1e-12}
+
+
+def test_bert_head_with_old_names_and_equal_copies(tmp_path: Path) -> None:
+    bias = np.arange(V, dtype=np.float32)
+    copies = {"cls.predictions.decoder.weight": matrix(), "cls.predictions.decoder.bias": bias}
+    model = load_model(str(folder(tmp_path, BERT, bert(bias, **copies))))
+    assert names_of(model)["gain"].endswith("gamma")
+    assert names_of(model)["shift"].endswith("beta")
+    with pytest.raises(ModelUnavailableError, match="logit bias differ"):
+        load_model(str(folder(tmp_path, BERT, bert(bias, **{"cls.predictions.decoder.bias": bias + 1}))))
+
+
+def test_every_entry_is_complete() -> None:
+    for architecture in ARCHITECTURES.values():
+        assert architecture.embedding
+        assert architecture.head
+        assert architecture.gain
+        assert exact_decimal(architecture.epsilon_default) > 0
+        assert bool(architecture.shift) == (architecture.norm == "layernorm")
+
+
+def changed(config: dict[str, object], **changes: object) -> dict[str, object]:
+    return {key: value for key, value in (config | changes).items() if value != "ABSENT"}
+
+
+ONE = np.ones(D, np.float32)
+REFUSED: dict[str, tuple[object, Arrays, str]] = {
+    "unknown_architecture": (changed(GPT2, model_type="nouveau"), gpt2(), "unknown architecture.*nouveau"),
+    "no_model_type": (changed(GPT2, model_type="ABSENT"), gpt2(), "no model_type"),
+    "model_type_is_a_number": (changed(GPT2, model_type=3), gpt2(), "expected a string"),
+    "classification_head": (changed(GPT2, architectures=["GPT2ForSequenceClassification"]), gpt2(), "head"),
+    "own_code": (changed(GPT2, auto_map={"AutoModelForCausalLM": "x.Y"}), gpt2(), "own code"),
+    "missing_lm_head": (
+        LLAMA,
+        {key: value for key, value in llama().items() if key != "lm_head.weight"},
+        "lm_head.weight is missing",
+    ),
+    "missing_norm": (LLAMA, {"lm_head.weight": matrix()}, "lacks the gain"),
+    "missing_shift": (
+        GPT2,
+        {key: value for key, value in gpt2().items() if not key.endswith("ln_f.bias")},
+        "lacks the shift",
+    ),
+    "no_tensors_at_all": (GPT2, {"other": matrix()}, "lacks the unembedding"),
+    "tied_but_different": (changed(LLAMA, tie_word_embeddings=True), llama(), "differ"),
+    "tied_by_default_but_different": (
+        GPT2,
+        gpt2({"lm_head.weight": matrix(5)}),
+        "default for gpt2.*differ",
+    ),
+    "scalar_norms": (
+        LLAMA,
+        llama(**{"model.norm.weight": np.ones((), np.float32), "norm.weight": np.ones((), np.float32)}),
+        "expected",
+    ),
+    "two_prefixes_disagree": (GPT2, gpt2() | {"wte.weight": matrix(9)}, "embedding differ"),
+    "wrong_vocab_size": (changed(GPT2, vocab_size=V + 1), gpt2(), "not of one model"),
+    "wrong_width": (changed(GPT2, n_embd=D + 1), gpt2(), "not of one model"),
+    "no_vocab_size": (changed(GPT2, vocab_size="ABSENT"), gpt2(), "no vocab_size"),
+    "vocab_size_is_true": (changed(GPT2, vocab_size=True), gpt2(), "expected an integer"),
+    "gain_too_long": (LLAMA, llama(**{"model.norm.weight": np.ones(D + 1, np.float32)}), "expected"),
+    "one_dimensional_unembedding": (LLAMA, llama(**{"lm_head.weight": ONE}), "announces|matrix"),
+    "integer_unembedding": (LLAMA, llama(**{"lm_head.weight": np.ones((V, D), np.int8)}), "I8"),
+    "lm_head_bias": (LLAMA, llama(**{"lm_head.bias": np.ones(V, np.float32)}), "lm_head.bias"),
+    "bias_without_head": (GPT2, gpt2({"lm_head.bias": np.ones(V, np.float32)}), "lm_head.bias"),
+    "final_logits_bias": (GPT2, gpt2({"final_logits_bias": np.ones(V, np.float32)}), "final_logits_bias"),
+    "norm_bias_of_rmsnorm": (LLAMA, llama(**{"model.norm.bias": ONE}), "model.norm.bias"),
+    "adapter_on_the_head": (LLAMA, llama(**{"lm_head.lora_A.weight": matrix()}), "lora_A"),
+    "projection": (changed(LLAMA, word_embed_proj_dim=D + 1), llama(), "word_embed_proj_dim"),
+    "no_final_norm": (changed(LLAMA, _remove_final_layer_norm=True), llama(), "_remove_final"),
+    "logit_scale_zero": (changed(LLAMA, logit_scale=0.0), llama(), "not positive"),
+    "logit_scale_negative": (changed(LLAMA, logit_scale=-1), llama(), "not positive"),
+    "logit_scale_text": (changed(LLAMA, logit_scale="inv_sqrt"), llama(), "expected a number"),
+    "scale_with_bias": (changed(BERT, logit_scale=2), bert(np.ones(V, np.float32)), "logit bias"),
+    "epsilon_negative": (changed(LLAMA, rms_norm_eps=-1e-5), llama(), "negative"),
+    "epsilon_text": (changed(LLAMA, rms_norm_eps="1e-5"), llama(), "expected a number"),
+    "epsilon_true": (changed(LLAMA, rms_norm_eps=True), llama(), "expected a number"),
+    "epsilon_nan": (json.dumps(LLAMA).replace("1e-05", "NaN"), llama(), "NaN is not a number"),
+    "epsilon_infinite": (json.dumps(LLAMA).replace("1e-05", "-Infinity"), llama(), "Infinity"),
+    "epsilon_absurd": (json.dumps(LLAMA).replace("1e-05", "1e-99999999999"), llama(), "not a decimal"),
+    "duplicate_key": ('{"model_type": "gpt2", "model_type": "llama"}', llama(), "stands there twice"),
+    "config_is_a_list": ("[]", llama(), "not a JSON object"),
+    "config_is_not_json": ("{", llama(), "not valid JSON"),
+    "config_is_deep": ('{"a":' + "[" * 100_000, llama(), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_what_does_not_fit_is_refused(tmp_path: Path, mistake: str) -> None:
+    config, tensors, message = REFUSED[mistake]
+    with pytest.raises(ModelUnavailableError, match=f"(?s){message}"):
+        load_model(str(folder(tmp_path, config, tensors)))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-05", Fraction(1, 10**5)),
+        ("0.00001", Fraction(1, 10**5)),
+        ("1.25E-6", Fraction(125, 10**8)),
+        ("0", Fraction(0)),
+        ("0.1", Fraction(1, 10)),
+    ],
+)
+def test_epsilon_is_read_exactly(tmp_path: Path, text: str, value: Fraction) -> None:
+    path = folder(tmp_path, json.dumps(LLAMA).replace("1e-05", text), llama())
+    readout = load_model(str(path)).readout
+    assert (readout.epsilon, readout.epsilon_source) == (value, "config.json: rms_norm_eps")
+
+
+@pytest.mark.parametrize(
+    "text", ["1_0", " 1", "1 ", "", "0x1", "nan", "inf", "1e", "\u0661", ".5", "1/3", "1e9999"]
+)
+def test_what_is_no_exact_decimal(text: str) -> None:
+    with pytest.raises(ValueError, match="decimal"):
+        exact_decimal(text)
+
+
+def test_positive_scale_soft_cap_quantisation_and_dtype_are_named(tmp_path: Path) -> None:
+    config = changed(
+        LLAMA, logit_scale=0.5, final_logit_softcapping=30, quantization_config={}, torch_dtype="bfloat16"
+    )
+    notes = " ".join(load_model(str(folder(tmp_path, config, llama()))).readout.notes)
+    for word in ("logit_scale", "final_logit_softcapping", "quantization", "bfloat16"):
+        assert word in notes
+
+
+def test_tied_model_that_stores_only_the_head_or_equal_copies(tmp_path: Path) -> None:
+    config = changed(LLAMA, tie_word_embeddings=True)
+    only = {key: value for key, value in llama().items() if "embed" not in key}
+    model = load_model(str(folder(tmp_path, config, only)))
+    assert "only lm_head.weight is stored" in model.readout.notes[0]
+    equal = llama(**{"lm_head.weight": matrix()})
+    assert load_model(str(folder(tmp_path, config, equal))).readout.notes == ()
+
+
+def test_nan_loads_and_is_found_when_asked(tmp_path: Path) -> None:
+    bad = matrix()
+    bad[3, 1] = np.nan
+    readout = load_model(str(folder(tmp_path, LLAMA, llama(**{"lm_head.weight": bad})))).readout
+    with pytest.raises(ModelUnavailableError, match=r"lm_head.weight.*\[3, 1\]"):
+        readout.unembedding.require_finite()
+
+
+# By hand
+
+
+def test_unknown_architecture_lists_candidates_and_takes_a_description(tmp_path: Path) -> None:
+    tensors = {
+        "out.w": matrix(),
+        "layers.0.norm.g": ONE,
+        "final.g": ONE,
+        "final.b": ONE,
+        "c": np.ones(V, np.float32),
+    }
+    path = str(folder(tmp_path, {"model_type": "nouveau", "vocab_size": V}, tensors))
+    with pytest.raises(ModelUnavailableError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    for part in ("out.w  F32  7 x 4", "final.g  F32  4", "c  F32  7", "--unembedding NAME", "--epsilon 1e-5"):
+        assert part in message
+    assert "layers.0" not in message
+    by_hand = ReadoutOverrides("out.w", "layernorm", "final.g", "final.b", "c", "2e-5", gain_offset=1)
+    model = load_model(path, overrides=by_hand)
+    assert names_of(model) == {"unembedding": "out.w", "gain": "final.g", "shift": "final.b", "bias": "c"}
+    assert (model.readout.epsilon, model.readout.gain_offset) == (Fraction(2, 10**5), 1)
+    assert model.readout.epsilon_source == "by hand: 2e-5"
+    assert model.files == {}
+    assert load_model(path, overrides=ReadoutOverrides("out.w", "none")).readout.epsilon_source == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (ReadoutOverrides(unembedding="lm_head.weight"), "at least"),
+        (ReadoutOverrides("lm_head.weight", "batchnorm"), "--norm"),
+        (ReadoutOverrides("lm_head.weight", "rmsnorm"), "--epsilon"),
+        (ReadoutOverrides("lm_head.weight", "none", epsilon="1e-5"), "--epsilon"),
+        (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="-1"), "negative"),
+        (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="1_0"), "--epsilon"),
+        (ReadoutOverrides("lm_head.wait", "none"), "near it: lm_head.weight"),
+        (ReadoutOverrides("lm_head.weight", "none", norm_gain="x"), "--norm-gain"),
+        (ReadoutOverrides("lm_head.weight", "none", gain_offset=1), "gain offset"),
+    ],
+)
+def test_incomplete_descriptions(tmp_path: Path, overrides: ReadoutOverrides, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_model(str(folder(tmp_path, LLAMA, llama())), overrides=overrides)
+
+
+def test_an_empty_description_is_none(tmp_path: Path) -> None:
+    model = load_model(str(folder(tmp_path, LLAMA, llama())), overrides=ReadoutOverrides())
+    assert model.readout.norm == "rmsnorm"

@@ -1,0 +1,213 @@
+"""Ids and texts: against the reference tokenizer, in each file format, and for names that fit several."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_models import real_model
+
+from verify.errors import ModelUnavailableError, UsageError
+from verify.models import Tokens, load_model
+from verify.models.vocabularies import BYTE_OF, find_vocabulary
+
+
+def tokens(folder: Path, name: str, content: object, rows: int = 100, added: object = None) -> Tokens:
+    if added is not None:
+        (folder / "added_tokens.json").write_text(json.dumps(added))
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / name).write_bytes(text.encode())
+    return Tokens(find_vocabulary(folder), rows)
+
+
+@pytest.fixture(scope="module")
+def whisper() -> Tokens:
+    return load_model("whisper-tiny.en").tokens
+
+
+def test_whisper(whisper: Tokens) -> None:
+    assert whisper.text(30208) == " externalTo"
+    assert whisper.display(30208) == "' externalTo'"
+    assert whisper.display(198) == "'\\n'"
+    assert whisper.display(124) == "'<0xC0>'"
+    assert whisper.text(50256) == "<|endoftext|>"
+    assert (whisper.size, whisper.rows) == (50363, 51864)
+    assert whisper.text(51863) is None
+    assert whisper.display(51863) == "(no text: the tokenizer ends at id 50362)"
+
+
+def test_every_text_is_the_reference_tokenizers(whisper: Tokens) -> None:
+    library = pytest.importorskip("tokenizers")
+    path = Path(str(load_model("whisper-tiny.en").weights[0].parent / "tokenizer.json"))
+    reference = library.Tokenizer.from_file(str(path))
+    assert whisper.size == reference.get_vocab_size(with_added_tokens=True)
+    partial = 0
+    for token in range(whisper.size or 0):
+        expected = reference.decode([token], skip_special_tokens=False)
+        if "\ufffd" in expected:
+            partial += 1
+        else:
+            assert whisper.text(token) == expected
+    assert partial < 1000
+
+
+@pytest.mark.parametrize("text", ["30208", " externalTo", "\u0120externalTo", "text: externalTo"])
+def test_ways_to_name_a_token(whisper: Tokens, text: str) -> None:
+    assert whisper.find(text) == 30208
+
+
+def test_digits_are_an_id_always(whisper: Tokens) -> None:
+    assert whisper.find("123") == 123
+    assert whisper.text(whisper.find("text:123")) == "123"
+    assert whisper.find("007") == 7
+    assert whisper.find("51863") == 51863
+
+
+@pytest.mark.parametrize("text", ["51864", "9" * 30, "9" * 5000])
+def test_ids_out_of_range(whisper: Tokens, text: str) -> None:
+    with pytest.raises(UsageError, match="0 to 51863"):
+        whisper.find(text)
+
+
+def test_texts_that_are_no_token_show_how_they_split(whisper: Tokens) -> None:
+    with pytest.raises(UsageError) as caught:
+        whisper.find("externalTo")
+    assert "near it: 30208" in str(caught.value)
+    pytest.importorskip("tokenizers")
+    assert "22615 'external', 2514 'To'" in str(caught.value)
+    for text in ("", "text:", "-1", "\u0663", "1_0", "1 "):
+        with pytest.raises(UsageError):
+            whisper.find(text)
+
+
+def test_a_text_wins_over_the_spelling_of_a_byte(whisper: Tokens) -> None:
+    """U+00B2 is token 31185's text, and how the file spells the lone byte 0xB2, token 110."""
+    assert whisper.find("\u00b2") == 31185
+    assert whisper.find("<0xB2>") == 110
+
+
+def test_out_of_range_for_text_and_display(whisper: Tokens) -> None:
+    for token in (-1, 51864):
+        with pytest.raises(UsageError, match="out of range"):
+            whisper.text(token)
+        with pytest.raises(UsageError, match="out of range"):
+            whisper.display(token)
+
+
+def test_no_tokenizer() -> None:
+    plain = Tokens(None, 9)
+    assert (plain.size, plain.text(3), plain.display(3), plain.find("8")) == (
+        None,
+        None,
+        "(no tokenizer file)",
+        8,
+    )
+    with pytest.raises(UsageError, match="no tokenizer file"):
+        plain.find("word")
+
+
+def test_tokens_json_and_ambiguity(tmp_path: Path) -> None:
+    found = tokens(tmp_path, "tokens.json", ["<unk>", " a", "b", "b", "\x1b[31m"])
+    assert (found.size, found.find(" a"), found.display(4)) == (5, 1, "'\\x1b[31m'")
+    assert found.display(5) == "(no text: the tokenizer ends at id 4)"
+    with pytest.raises(UsageError, match="2 tokens, 2 'b', 3 'b'"):
+        found.find("b")
+    assert tokens(tmp_path, "tokens.json", ["a"] * 50, rows=3).size == 3
+    with pytest.raises(UsageError, match="out of range"):
+        tokens(tmp_path, "tokens.json", ["a", "b"], rows=1).find("b")
+
+
+def test_vocab_txt(tmp_path: Path) -> None:
+    found = tokens(tmp_path, "vocab.txt", "[PAD]\r\nab\u2028c\n##ing\n", added={"<new>": 3})
+    assert [found.text(token) for token in range(4)] == ["[PAD]", "ab\u2028c", "##ing", "<new>"]
+    (tmp_path / "vocab.txt").write_bytes(b"\xff\n")
+    with pytest.raises(ModelUnavailableError, match="UTF-8"):
+        Tokens(find_vocabulary(tmp_path), 5).text(0)
+
+
+def test_vocab_json_is_byte_level_only_with_all_bytes(tmp_path: Path) -> None:
+    plain = tokens(tmp_path, "vocab.json", {"\u0120a": 0})
+    assert plain.text(0) == "\u0120a"
+    pieces = [*BYTE_OF, "\u0120a"]
+    table = {piece: token for token, piece in enumerate(pieces)}
+    assert tokens(tmp_path, "vocab.json", table, rows=300).text(256) == " a"
+
+
+LLAMA_DECODER = {
+    "type": "Sequence",
+    "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("decoder", "texts"),
+    [
+        (LLAMA_DECODER, [" the", "A", "<0xC3>"]),
+        ({"type": "Metaspace", "replacement": "\u2581"}, [" the", "<0x41>", "<0xC3>"]),
+        ({"type": "BPEDecoder", "suffix": "the"}, ["\u2581 ", "<0x41>", "<0xC3>"]),
+        ({"type": "Replace", "pattern": {"Regex": "x"}, "content": ""}, ["\u2581the", "<0x41>", "<0xC3>"]),
+        (None, ["\u2581the", "<0x41>", "<0xC3>"]),
+        ({"type": "WordPiece", "prefix": "##"}, ["\u2581the", "<0x41>", "<0xC3>"]),
+    ],
+)
+@pytest.mark.parametrize("unigram", [False, True])
+def test_decoders(tmp_path: Path, decoder: object, texts: list[str], unigram: bool) -> None:
+    pieces = ["\u2581the", "<0x41>", "<0xC3>"]
+    vocab: Any = [[piece, -1.5] for piece in pieces] if unigram else {p: i for i, p in enumerate(pieces)}
+    table = {"model": {"vocab": vocab}, "decoder": decoder, "added_tokens": [{"id": 4, "content": "\u2581x"}]}
+    found = tokens(tmp_path, "tokenizer.json", table)
+    assert [found.text(token) for token in range(3)] == texts
+    assert found.text(3) is None
+    assert found.display(3) == "(no text: unused id)"
+    assert found.text(4) == "\u2581x"
+    assert found.find("\u2581the") == 0
+    assert found.size == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", "{"),
+        ("tokenizer.json", []),
+        ("tokenizer.json", {"model": {}}),
+        ("tokenizer.json", {"model": {"vocab": {"a": -1}}}),
+        ("tokenizer.json", {"model": {"vocab": {"a": 0, "b": 0}}}),
+        ("tokenizer.json", {"model": {"vocab": {"a": 1.5}}}),
+        ("tokenizer.json", {"model": {"vocab": {"a": True}}}),
+        ("tokenizer.json", {"model": {"vocab": [3]}}),
+        ("tokenizer.json", {"model": {"vocab": {}}, "added_tokens": [{"id": 1}]}),
+        ("tokenizer.json", {"model": {"vocab": {}}, "added_tokens": 5}),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 1, "a": 2}}}'),
+        ("tokens.json", {"a": 0}),
+        ("tokens.json", ["a", 1]),
+        ("vocab.json", ["a"]),
+    ],
+)
+def test_malformed_tokenizer_files(tmp_path: Path, name: str, content: object) -> None:
+    found = tokens(tmp_path, name, content)
+    with pytest.raises(ModelUnavailableError):
+        found.text(0)
+    with pytest.raises(ModelUnavailableError):
+        found.find("a")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "id_and_text"),
+    [
+        ("stories260K", 512, (1, "\n<s>\n")),
+        ("tinygpt-slm-05", 445, (2, "<pad>")),
+        ("rxnmapper-albert", 591, (14, "[MASK]")),
+    ],
+)
+def test_real_tokenizer_files(name: str, size: int, id_and_text: tuple[int, str]) -> None:
+    found = Tokens(find_vocabulary(real_model(name)), size)
+    assert found.size == size
+    assert found.text(id_and_text[0]) == id_and_text[1]
+    assert found.find(id_and_text[1]) == id_and_text[0]

@@ -1,0 +1,1 @@
+"""Rigorous answers about which tokens a language model can and cannot say."""

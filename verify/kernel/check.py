@@ -1,0 +1,245 @@
+"""TRUSTED. The checks: each rule takes evidence and returns what it proves, or raises RefutedError.
+
+If one of these is wrong, a verdict is wrong. Every rule is a theorem of docs/soundness.md and carries
+its number; all arithmetic is on Python integers and fractions, but for the filter of Theorem 2.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import isqrt
+from typing import TYPE_CHECKING
+
+import flint
+
+from verify.errors import RefutedError
+from verify.kernel.filter import possible_maximisers
+
+if TYPE_CHECKING:
+    from verify.kernel.evidence import Multipliers, Residual, State
+    from verify.kernel.system import Difference, System
+
+# A prime below 2**63: a set of rows that is independent modulo a prime is independent over Q.
+_RANK_PRIME = 9223372036854775783
+# Bits to which sqrt(s) is enclosed before rivals are compared exactly (Theorem 8).
+_ROOT_BITS = 192
+
+
+def state_margin(system: System, state: State) -> tuple[Fraction, list[int]]:
+    """Theorem 4. min over competitors of (l_t - l_j) at `state`, exact, and the rivals that attain it.
+
+    Membership in the domain is checked first. Sound because the filter returns every possible
+    maximiser among the competitors and those are compared in integers.
+    """
+    z, scale, unit = _member(system, state)
+    g, s, low = system.final_state(z, scale, unit)
+    return _margin_at(system, g, s, low, scale)
+
+
+def _member(system: System, state: State) -> tuple[list[int], int, int]:
+    """The state as (z, scale, unit), state = z * 2**unit / scale, after checking it is in the domain."""
+    d, p, unit = system.readout.d, list(state.p), -state.k
+    if len(p) != d:
+        raise RefutedError(f"the witness has {len(p)} coordinates, the model {d}")
+    z = system.project(p)
+    scale = 1
+    if system.region == "box":
+        bound = system.domain.bound
+        limit = bound.numerator << state.k
+        if any(abs(x) * bound.denominator > limit for x in p):
+            raise RefutedError(f"the witness leaves the box |x_i| <= {bound}")
+        scale = d if system.projects else 1
+    elif system.region == "ball":
+        if sum(x * x for x in z) >= d << (2 * state.k):
+            raise RefutedError("the witness lies outside the norm's image: |z|^2 >= d")
+    elif system.region == "sphere":
+        raise RefutedError("with epsilon = 0 a z-form witness proves nothing: a residual vector is needed")
+    return z, scale, unit
+
+
+def _margin_at(system: System, g: list[int], s: int, unit: int, scale: int) -> tuple[Fraction, list[int]]:
+    readout, token = system.readout, system.token
+    bias = readout.bias if system.biased else None
+    rivals = possible_maximisers(readout.unembedding, bias, g, s, unit, system.count, token)
+    if not rivals:
+        raise RefutedError("there are no competitors: nothing to be more likely than")
+    (own, *others), low = system.logits([token, *rivals], g, s, unit)
+    top = max(others)
+    nearest = [j for j, value in zip(rivals, others, strict=True) if value == top]
+    return Fraction(own - top) * _power(low) / scale, nearest
+
+
+def check_witness(system: System, state: State, margin: Fraction) -> None:
+    """Theorem 4. Proves: the token leads every competitor by at least `margin` > 0 at `state`."""
+    if margin <= 0:
+        raise RefutedError("a margin must be positive: a tie is not a witness")
+    found, nearest = state_margin(system, state)
+    if found < margin:
+        raise RefutedError(
+            f"at the witness the token leads row {nearest[0]} by {_short(found)}, not {_short(margin)}"
+        )
+
+
+def check_tie(system: System, state: State) -> None:
+    """Theorem 5. Proves: at `state`, not the zero state, no competitor is above the token."""
+    z, _, _ = _member(system, state)
+    if not any(z):
+        raise RefutedError("the zero state is no tie witness")
+    found, nearest = state_margin(system, state)
+    if found < 0:
+        raise RefutedError(f"at the tie state row {nearest[0]} is above the token by {_short(-found)}")
+
+
+def check_bound(system: System, multipliers: Multipliers, bound: Fraction) -> None:
+    """Theorem 6. Proves: at every state of the domain, min_j (l_t - l_j) <= `bound`.
+
+    `bound` <= 0 proves UNSPEAKABLE with gap -bound; `bound` > 0 is a ceiling on every margin.
+    With u = sum lambda_j D_j, v = sum lambda_j e_j, L = sum lambda_j the weighted mean of the margins
+    is (u.z + v) / L, so its maximum over the domain bounds the least of them.
+    """
+    u, v, total, _ = _combination(system, multipliers)
+    d = system.readout.d
+    room = bound * total / _power(system.unit) - v
+    if room < 0:
+        raise RefutedError("the multipliers do not prove the bound: v > bound * sum(lambda)")
+    pu = system.project(u)
+    scale = d if system.projects else 1
+    if system.region in ("space", "cone"):
+        if any(pu):
+            raise RefutedError("the multipliers do not cancel: P sum(lambda_j D_j) is not zero")
+    elif system.region == "box":
+        if system.domain.bound * sum(map(abs, pu)) > room * scale:
+            raise RefutedError("the multipliers do not prove the bound over the box")
+    else:
+        # |z| <= sqrt(d): u.z <= sqrt(d) |Pu|, compared as squares of non-negative numbers.
+        if d * sum(x * x for x in pu) > room * room * (scale * scale):
+            raise RefutedError("the multipliers do not prove the bound over the ball: d |Pu|^2 > v^2")
+
+
+def check_never(system: System, multipliers: Multipliers) -> None:
+    """Theorem 7. Proves, given bound 0 by the same multipliers: only at z = 0 can the token tie.
+
+    Three ways: a positive gap; the supremum 0 reached on the boundary of the open ball alone; or all
+    slacks of the support zero only at z = 0, because its rows span the space of states.
+    """
+    u, v, _, differences = _combination(system, multipliers)
+    pu = system.project(u)
+    if system.region == "ball" and any(pu):
+        return
+    if system.region in ("space", "cone", "ball") and v < 0 and not any(pu):
+        return
+    if system.region == "box":
+        scale = system.readout.d if system.projects else 1
+        if system.domain.bound * sum(map(abs, pu)) + v * scale < 0:
+            return
+    if system.region == "sphere":
+        d, scale = system.readout.d, system.readout.d if system.projects else 1
+        if d * sum(x * x for x in pu) < (v * scale) ** 2:
+            return
+    if not any(pu) and v == 0 and not any(x.e for x in differences):
+        rows = [system.project(x.D) for x in differences]
+        if _rank_at_least(rows, system.dimension):
+            return
+    raise RefutedError("these multipliers do not exclude that the token ties at some state")
+
+
+def residual_margin(system: System, residual: Residual) -> Fraction:
+    """Theorem 8. A positive lower bound on the margin at N(r), or RefutedError if the token loses.
+
+    The logits, times sqrt(s) > 0, are w_j.(gain * y) + sqrt(s) (w_j.shift + c_j). sqrt(s) is enclosed
+    in an interval of 192 bits for the filter; the sign against each rival left is exact.
+    """
+    if system.domain.kind != "readout":
+        raise RefutedError("a residual vector is a witness in the domain readout only")
+    d, p = system.readout.d, list(residual.p)
+    if len(p) != d:
+        raise RefutedError(f"the residual vector has {len(p)} coordinates, the model {d}")
+    y = system.project(p)
+    m = d if system.projects else 1  # y = z-direction times m * 2**k
+    epsilon = system.readout.epsilon
+    square = Fraction(sum(x * x for x in y), d) + epsilon * (m * m << (2 * residual.k))
+    if system.readout.norm == "none":
+        square = Fraction(m * m << (2 * residual.k))
+    if square == 0:
+        raise RefutedError("the residual vector is constant and epsilon is 0: the norm is undefined")
+    # root <= sqrt(square) * 2**bits < root + 1
+    bits = _ROOT_BITS + _bits_below_one(square)
+    root = isqrt((square.numerator << (2 * bits)) // square.denominator)
+    if root == 0:
+        raise RefutedError("the norm's denominator is too small to enclose")
+    g, s, low = system.final_state([x << bits for x in y], root, 0)
+    readout, token = system.readout, system.token
+    # root is off by less than 1, which moves g and s by less than what root = 1 alone would give.
+    one_g, one_s, _ = system.final_state([0] * d, 1, 0)
+    slack = max(one_s, *map(abs, one_g))
+    rivals = possible_maximisers(
+        readout.unembedding, readout.bias, g, s, low, system.count, token, slack=slack
+    )
+    if not rivals:
+        raise RefutedError("there are no competitors: nothing to be more likely than")
+    least: Fraction | None = None
+    for x in system.differences(rivals):
+        a = sum(p_i * q_i for p_i, q_i in zip(x.D, y, strict=True))
+        if not _positive(a, x.e, square):
+            raise RefutedError(f"at the residual vector row {x.row} is not below the token")
+        # (a + e sqrt(square)) / sqrt(square), from below: a / sqrt + e
+        quotient = Fraction(a << bits, root + 1 if a > 0 else root) + x.e
+        least = quotient if least is None else min(least, quotient)
+    value = (least if least is not None else Fraction(0)) * _power(system.unit)
+    return max(value, Fraction(0))
+
+
+def _positive(a: int, e: int, square: Fraction) -> bool:
+    """Whether a + e * sqrt(square) > 0, by comparing squares; `square` > 0."""
+    if a >= 0 and e >= 0:
+        return a > 0 or e > 0
+    if a <= 0 and e <= 0:
+        return False
+    left, right = a * a * square.denominator, e * e * square.numerator
+    return left > right if a > 0 else right > left
+
+
+def _bits_below_one(square: Fraction) -> int:
+    """Extra bits so that sqrt(square) * 2**bits keeps at least 192 significant bits."""
+    return max(0, (square.denominator.bit_length() - square.numerator.bit_length()) // 2 + 1)
+
+
+def _combination(system: System, multipliers: Multipliers) -> tuple[list[int], int, int, list[Difference]]:
+    """u, v, sum(lambda) and the differences used; checks that the multipliers are admissible."""
+    rows, values = list(multipliers.rows), multipliers.values
+    if values is None:
+        raise RefutedError("a support alone proves nothing until its multipliers are solved for")
+    if not rows or len(rows) != len(values):
+        raise RefutedError("there must be one multiplier a row, and at least one row")
+    if any(x <= 0 for x in values):
+        raise RefutedError("a multiplier is not positive")
+    if len(set(rows)) != len(rows):
+        raise RefutedError("a row stands twice in the support")
+    for j in rows:
+        if not 0 <= j < system.count or j == system.token:
+            raise RefutedError(f"row {j} is not a competitor of token {system.token}")
+    differences = system.differences(rows)
+    d = system.readout.d
+    matrix = flint.fmpz_mat([[*x.D, x.e] for x in differences])
+    product = (flint.fmpz_mat([list(values)]) * matrix).entries()
+    return [int(x) for x in product[:d]], int(product[d]), sum(values), differences
+
+
+def _rank_at_least(rows: list[list[int]], rank: int) -> bool:
+    """Whether rank(rows) >= rank is certain. Rank modulo a prime never exceeds the rank over Q."""
+    if len(rows) < rank:
+        return False
+    reduced = [[x % _RANK_PRIME for x in row] for row in rows]
+    return int(flint.nmod_mat(reduced, _RANK_PRIME).rank()) >= rank
+
+
+def _power(exponent: int) -> Fraction:
+    return Fraction(1 << exponent) if exponent >= 0 else Fraction(1, 1 << -exponent)
+
+
+def _short(value: Fraction) -> str:
+    """A margin for an error message, to three digits."""
+    if value == 0:
+        return "0"
+    digits = value.numerator.bit_length() - value.denominator.bit_length()
+    return f"about 2^{digits}" if value > 0 else f"about -2^{digits}"

@@ -1,0 +1,109 @@
+"""TRUSTED. The only place where a verdict is made. `Proved` cannot be built anywhere else.
+
+A `Proved` holds a certificate whose every claim was checked against a readout in this process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from verify.errors import RefutedError
+from verify.kernel.check import (
+    check_bound,
+    check_never,
+    check_tie,
+    check_witness,
+    residual_margin,
+    state_margin,
+)
+from verify.kernel.evidence import KINDS, Multipliers, Speakable, Unspeakable
+from verify.kernel.solve import solve_support
+from verify.kernel.statement import require_same_readout
+from verify.kernel.system import System
+
+if TYPE_CHECKING:
+    from verify.kernel.readout import Readout
+    from verify.kernel.statement import Certificate
+
+_KEY = object()
+
+
+class Proved:
+    """A checked certificate. Only `prove` makes one."""
+
+    __slots__ = ("certificate", "rivals")
+
+    certificate: Certificate
+    rivals: tuple[int, ...]
+
+    def __init__(self, key: object, certificate: Certificate, rivals: tuple[int, ...]) -> None:
+        if key is not _KEY:
+            raise TypeError("Proved is made by verify.kernel.prove alone")
+        object.__setattr__(self, "certificate", certificate)
+        object.__setattr__(self, "rivals", rivals)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("Proved does not change")
+
+    @property
+    def verdict(self) -> str:
+        """`speakable` or `unspeakable`."""
+        return "speakable" if isinstance(self.certificate.claim, Speakable) else "unspeakable"
+
+
+def prove(certificate: Certificate, readout: Readout) -> Proved:
+    """Check every part of `certificate` against `readout`. Raises RefutedError if any part fails.
+
+    Sound by Theorems 3 to 8: nothing in the certificate is believed but what they let be checked.
+    """
+    statement, claim = certificate.statement, certificate.claim
+    require_same_readout(statement, readout)
+    system = System(readout, statement.domain, statement.token, statement.competitors)
+    if isinstance(claim, Speakable):
+        return Proved(_KEY, certificate, _check_speakable(system, claim))
+    multipliers = _check_unspeakable(system, claim)
+    return Proved(_KEY, certificate, multipliers.rows)
+
+
+def _check_speakable(system: System, claim: Speakable) -> tuple[int, ...]:
+    nearest: list[int] = []
+    if claim.margin <= 0:
+        raise RefutedError("a margin must be positive: a tie is not a witness")
+    if claim.state is not None:
+        check_witness(system, claim.state, claim.margin)
+        nearest = state_margin(system, claim.state)[1]
+    if claim.residual is not None:
+        found = residual_margin(system, claim.residual)
+        if claim.state is None and found < claim.margin:
+            raise RefutedError("the margin at the residual vector is less than claimed")
+    elif claim.state is None:
+        raise RefutedError("there is no witness")
+    if (claim.ceiling is None) != (claim.at_most is None):
+        raise RefutedError("a ceiling needs both its multipliers and its value")
+    if claim.ceiling is not None and claim.at_most is not None:
+        check_bound(system, _full(system, claim.ceiling), claim.at_most)
+    return tuple(nearest)
+
+
+def _check_unspeakable(system: System, claim: Unspeakable) -> Multipliers:
+    if claim.gap < 0 or claim.kind not in KINDS:
+        raise RefutedError("a gap is not negative, and a kind is never, tie-only or unsettled")
+    multipliers = _full(system, claim.multipliers)
+    check_bound(system, multipliers, -claim.gap)
+    if (claim.kind == "tie-only") != (claim.tie is not None):
+        raise RefutedError("tie-only needs a tie state, and no other kind has one")
+    if claim.kind == "never":
+        check_never(system, multipliers)
+    if claim.tie is not None:
+        check_tie(system, claim.tie)
+    return multipliers
+
+
+def _full(system: System, multipliers: Multipliers) -> Multipliers:
+    """The multipliers themselves; a bare support is solved for first, and believed no more for it."""
+    if multipliers.values is not None:
+        return multipliers
+    return replace(multipliers, values=solve_support(system, multipliers.rows))
+
+

@@ -1,0 +1,143 @@
+"""TRUSTED. The exact inequalities D_j . z + e_j > 0 of one token in one domain, over the integers.
+
+If this is wrong, evidence is checked against inequalities that are not the model's.
+Theorem 3 (folding) of docs/soundness.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verify.errors import UsageError
+from verify.kernel.tensor import Tensor, unit_exponent
+
+if TYPE_CHECKING:
+    from verify.kernel.domain import Domain
+    from verify.kernel.readout import Readout
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One inequality D . z + e > 0 against competitor `row`, in units of 2**`System.unit`."""
+
+    row: int
+    D: list[int]
+    e: int
+
+
+class System:
+    """Token `token` against the competitors 0..count-1 other than itself, in `domain`.
+
+    `region` is the set of states: `ball` (open, radius sqrt(d)), `sphere` (epsilon = 0), `space`
+    (R^d), `cone` (R^d, biases dropped) or `box`. `projects`: states are z = Px, P onto the
+    complement of (1, ..., 1).
+    """
+
+    def __init__(self, readout: Readout, domain: Domain, token: int, count: int) -> None:
+        """Raises UsageError when the token or the number of competitors is out of range."""
+        if not 1 <= count <= readout.vocabulary:
+            raise UsageError(f"competitors 0..{count - 1} are not all rows of {readout.vocabulary}")
+        if not 0 <= token < readout.vocabulary:
+            raise UsageError(
+                f"token id {token} is out of range: this model has rows 0..{readout.vocabulary - 1}"
+            )
+        self.readout, self.domain, self.token, self.count = readout, domain, token, count
+        self.region = {"free": "space", "direction": "cone", "box": "box", "readout": "ball"}[domain.kind]
+        if domain.kind == "readout" and readout.norm == "none":
+            self.region = "space"
+        elif domain.kind == "readout" and readout.epsilon == 0:
+            self.region = "sphere"
+        self.projects = readout.norm == "layernorm" and domain.kind != "free"
+        self.folds = domain.kind != "free"
+        self.biased = domain.kind != "direction"
+        d = readout.d
+        gain, shift = (readout.gain, readout.shift) if self.folds else (None, None)
+        offset = readout.gain_offset if gain is not None else 0
+        self._gain, self._gain_unit = _vector(gain, 1, d, offset)
+        self._shift, self._shift_unit = _vector(shift if self.biased else None, 0, d, 0)
+        self._bias = readout.bias if self.biased else None
+        w = unit_exponent(readout.unembedding.dtype)
+        self.unit = min(w + self._gain_unit, w + self._shift_unit)
+        if self._bias is not None:
+            self.unit = min(self.unit, unit_exponent(self._bias.dtype))
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the linear span of the states."""
+        return self.readout.d - (1 if self.projects else 0)
+
+    def _folded(self, rows: list[int]) -> list[tuple[list[int], int]]:
+        """(a_j, b_j) of each row in units of 2**unit."""
+        w = unit_exponent(self.readout.unembedding.dtype)
+        up_a, up_b = w + self._gain_unit - self.unit, w + self._shift_unit - self.unit
+        up_c = unit_exponent(self._bias.dtype) - self.unit if self._bias is not None else 0
+        c = self._bias_integers(rows)
+        out = []
+        for w_j, c_j in zip(self.readout.unembedding.integers(rows), c, strict=True):
+            a_j = [(x * y) << up_a for x, y in zip(w_j, self._gain, strict=True)]
+            b_j = sum(x * y for x, y in zip(w_j, self._shift, strict=True)) << up_b
+            out.append((a_j, b_j + (c_j << up_c)))
+        return out
+
+    def differences(self, rows: list[int]) -> list[Difference]:
+        """The inequalities of the named competitors: D_j = a_t - a_j, e_j = b_t - b_j."""
+        for j in rows:
+            if not 0 <= j < self.count or j == self.token:
+                raise UsageError(f"row {j} is not a competitor of token {self.token}")
+        (a_t, b_t), *others = self._folded([self.token, *rows])
+        return [
+            Difference(j, [x - y for x, y in zip(a_t, a_j, strict=True)], b_t - b_j)
+            for j, (a_j, b_j) in zip(rows, others, strict=True)
+        ]
+
+    def logits(self, rows: list[int], g: list[int], s: int, unit: int) -> tuple[list[int], int]:
+        """Exact `w_j . g + s * c_j` of the named rows: (integers, their unit)."""
+        w = unit_exponent(self.readout.unembedding.dtype)
+        b = w if self._bias is None else unit_exponent(self._bias.dtype)
+        low = min(w, b) + unit
+        up_w, up_c = w + unit - low, b + unit - low
+        c = self._bias_integers(rows)
+        return [
+            (sum(x * y for x, y in zip(w_j, g, strict=True)) << up_w) + ((s * c_j) << up_c)
+            for w_j, c_j in zip(self.readout.unembedding.integers(rows), c, strict=True)
+        ], low
+
+    def _bias_integers(self, rows: list[int]) -> list[int]:
+        if self._bias is None:
+            return [0] * len(rows)
+        column = Tensor(self._bias.name, self._bias.dtype, self._bias.raw.reshape(-1, 1))
+        return [entry[0] for entry in column.integers(rows)]
+
+    def project(self, u: list[int]) -> list[int]:
+        """d * P u after a LayerNorm, u itself otherwise (an exact multiple of Pu either way)."""
+        if not self.projects:
+            return u
+        total = sum(u)
+        return [len(u) * x - total for x in u]
+
+    def final_state(self, z: list[int], scale: int, unit: int) -> tuple[list[int], int, int]:
+        """g and s of Theorem 3 as (integers, integer, unit): scale * logit_j = w_j . g + s * c_j.
+
+        The state is z * 2**unit / scale; integers of g and s are in units of 2**(returned unit).
+        """
+        low = min(unit + self._gain_unit, self._shift_unit, 0)
+        up_z, up_s = unit + self._gain_unit - low, self._shift_unit - low
+        g = [
+            ((x * y) << up_z) + ((scale * b) << up_s)
+            for x, y, b in zip(z, self._gain, self._shift, strict=True)
+        ]
+        return g, scale << -low, low
+
+
+def _vector(tensor: Tensor | None, default: int, d: int, offset: int) -> tuple[list[int], int]:
+    """A gain or shift (plus offset) as integers and their unit, common factors of two removed."""
+    if tensor is None:
+        return [default + offset] * d, 0
+    unit = unit_exponent(tensor.dtype)
+    values = [x + (offset << -unit) for x in tensor.vector()]
+    common = 0
+    for x in values:
+        common |= x
+    spare = (common & -common).bit_length() - 1 if common else 0
+    return [x >> spare for x in values], unit + spare

@@ -1,0 +1,126 @@
+"""TRUSTED. Weight bytes as exact integers. If this is wrong, every verdict is about other numbers.
+
+A stored value of any supported dtype is exactly an integer times `2**unit_exponent(dtype)`.
+Theorem 1 of docs/soundness.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from verify.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+# dtype -> (bytes, exponent bits, mantissa bits). Value 0 < x is (1.m) * 2**(e - bias), or subnormal.
+_FORMATS: dict[str, tuple[int, int, int]] = {
+    "F16": (2, 5, 10),
+    "BF16": (2, 8, 7),
+    "F32": (4, 8, 23),
+    "F64": (8, 11, 52),
+}
+DTYPES = tuple(_FORMATS)
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one stored value."""
+    return _FORMATS[dtype][0]
+
+
+def unit_exponent(dtype: str) -> int:
+    """The u such that every finite value of `dtype` is an integer times 2**u."""
+    _, exponent_bits, mantissa_bits = _FORMATS[dtype]
+    return 2 - (1 << (exponent_bits - 1)) - mantissa_bits
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A stored tensor: its bytes and how to read them.
+
+    `raw` holds the bit patterns as little-endian unsigned integers in row-major order, with the
+    tensor's shape; it may be a memory map and is never written to.
+    """
+
+    name: str
+    dtype: str
+    raw: NDArray[np.unsignedinteger]
+    _sha256: list[str] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _FORMATS:
+            raise ModelUnavailableError(
+                f"tensor {self.name!r} has dtype {self.dtype}; supported are {', '.join(DTYPES)}"
+            )
+        if self.raw.dtype != np.dtype(f"<u{itemsize(self.dtype)}"):
+            raise ModelUnavailableError(f"tensor {self.name!r}: bit patterns of the wrong width")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return tuple(int(n) for n in self.raw.shape)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the tensor's bytes (little endian, row-major), in hex."""
+        if not self._sha256:
+            digest = hashlib.sha256()
+            flat = np.ascontiguousarray(self.raw).reshape(-1)
+            step = 1 << 22
+            for start in range(0, flat.size, step):
+                digest.update(flat[start : start + step].tobytes())
+            self._sha256.append(digest.hexdigest())
+        return self._sha256[0]
+
+    def integers(self, rows: Iterable[int]) -> list[list[int]]:
+        """The named rows of a matrix as integers in units of 2**unit_exponent(dtype).
+
+        Raises ModelUnavailableError on a row that holds NaN or infinity.
+        """
+        index = np.fromiter(rows, dtype=np.int64)
+        if index.size and (int(index.min()) < 0 or int(index.max()) >= self.shape[0]):
+            raise ModelUnavailableError(f"tensor {self.name!r} has no such row")
+        return _decode(self.raw[index], self.dtype, self.name)
+
+    def vector(self) -> list[int]:
+        """A one-dimensional tensor as integers in units of 2**unit_exponent(dtype)."""
+        return _decode(self.raw.reshape(1, -1), self.dtype, self.name)[0]
+
+    def require_finite(self) -> None:
+        """Raise ModelUnavailableError, naming the first bad entry, if any value is NaN or infinite."""
+        _, exponent_bits, mantissa_bits = _FORMATS[self.dtype]
+        mask = self.raw.dtype.type(((1 << exponent_bits) - 1) << mantissa_bits)
+        step = max(1, (1 << 22) // max(1, int(np.prod(self.shape[1:]))))
+        for start in range(0, self.shape[0], step):
+            bad = (self.raw[start : start + step] & mask) == mask
+            if bad.any():
+                place = [int(i) for i in np.argwhere(bad)[0]]
+                place[0] += start
+                raise ModelUnavailableError(
+                    f"tensor {self.name!r} holds NaN or infinity, first at {place}; "
+                    "logits are undefined there and nothing can be decided"
+                )
+
+
+def _decode(bits: NDArray[np.unsignedinteger], dtype: str, name: str) -> list[list[int]]:
+    """Bit patterns, shape (n, d), to Python integers in units of 2**unit_exponent(dtype)."""
+    size, exponent_bits, mantissa_bits = _FORMATS[dtype]
+    top = (1 << exponent_bits) - 1
+    wide = np.ascontiguousarray(bits).astype(np.uint64)
+    exponent = ((wide >> np.uint64(mantissa_bits)) & np.uint64(top)).astype(np.int64)
+    if bool((exponent == top).any()):
+        raise ModelUnavailableError(f"tensor {name!r} holds NaN or infinity")
+    mantissa = (wide & np.uint64((1 << mantissa_bits) - 1)).astype(np.int64)
+    mantissa += np.where(exponent > 0, np.int64(1 << mantissa_bits), np.int64(0))
+    mantissa = np.where((wide >> np.uint64(8 * size - 1)) > 0, -mantissa, mantissa)
+    shift = np.maximum(exponent - 1, 0)
+    return [
+        [m << s for m, s in zip(ms, ss, strict=True)]
+        for ms, ss in zip(mantissa.tolist(), shift.tolist(), strict=True)
+    ]

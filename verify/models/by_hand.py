@@ -1,0 +1,123 @@
+"""STATEMENT. A readout described by hand, for architectures this package does not know.
+
+Wrong here = a true claim about other tensors than the reader named.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from verify.errors import UsageError
+from verify.kernel.readout import NORMS, Readout
+from verify.models.config import exact_decimal
+
+if TYPE_CHECKING:
+    from verify.kernel.tensor import Tensor
+    from verify.models.checkpoints import Checkpoint
+    from verify.models.config import Config
+
+FLAGS = (
+    "--unembedding NAME --norm layernorm|rmsnorm|none --norm-gain NAME --norm-shift NAME "
+    "--logit-bias NAME --epsilon 1e-5"
+)
+_MATRICES, _VECTORS = 12, 16
+
+
+@dataclass(frozen=True)
+class ReadoutOverrides:
+    """The readout in the reader's own words; once anything is set, the architecture table is not consulted.
+
+    unembedding, norm_gain, norm_shift, logit_bias: tensor names; None means the readout has no such part.
+    norm: layernorm, rmsnorm or none. epsilon: decimal string, read exactly.
+    gain_offset: 1 where the checkpoint stores gain - 1.
+    """
+
+    unembedding: str | None = None
+    norm: str | None = None
+    norm_gain: str | None = None
+    norm_shift: str | None = None
+    logit_bias: str | None = None
+    epsilon: str | None = None
+    gain_offset: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is set."""
+        return all(getattr(self, field.name) == field.default for field in fields(self))
+
+
+def readout_by_hand(checkpoint: Checkpoint, overrides: ReadoutOverrides) -> Readout:
+    """The readout that `overrides` describes.
+
+    Raises UsageError if the description is incomplete or names a tensor that is not there,
+    ModelUnavailableError if shapes or dtypes do not fit.
+    """
+    if overrides.unembedding is None or overrides.norm is None:
+        raise UsageError(f"a readout described by hand needs at least --unembedding and --norm: {FLAGS}")
+    if overrides.norm not in NORMS:
+        raise UsageError(f"--norm {overrides.norm!a} is not one of {', '.join(NORMS)}")
+    if (overrides.epsilon is None) != (overrides.norm == "none"):
+        raise UsageError(
+            "--epsilon goes with --norm layernorm or rmsnorm, and is needed there (for example 1e-5)"
+        )
+    if overrides.gain_offset not in (0, 1) or (overrides.gain_offset and overrides.norm_gain is None):
+        raise UsageError("the gain offset is 0 or 1, and 1 needs --norm-gain")
+    return Readout(
+        norm=overrides.norm,
+        unembedding=_named(checkpoint, overrides.unembedding, "--unembedding"),
+        gain=_optional(checkpoint, overrides.norm_gain, "--norm-gain"),
+        shift=_optional(checkpoint, overrides.norm_shift, "--norm-shift"),
+        bias=_optional(checkpoint, overrides.logit_bias, "--logit-bias"),
+        gain_offset=overrides.gain_offset,
+        epsilon=_epsilon(overrides.epsilon),
+        epsilon_source=f"by hand: {overrides.epsilon}" if overrides.epsilon is not None else "",
+        notes=("the readout was described by hand; nothing checks it against the model's own code",),
+    )
+
+
+def candidates(checkpoint: Checkpoint, config: Config | None) -> str:
+    """Tensors a readout may consist of, with shapes, and how to name them: several lines, for an error."""
+    rows = config.get("vocab_size") if config is not None else None
+    matrices = [name for name, (_, shape) in checkpoint.listing.items() if len(shape) == 2]
+    matrices.sort(key=lambda name: (checkpoint.listing[name][1][0] != rows, -checkpoint.listing[name][1][0]))
+    matrices = matrices[:_MATRICES]
+    widths = {checkpoint.listing[name][1][1] for name in matrices[:3]} | {
+        checkpoint.listing[name][1][0] for name in matrices[:1]
+    }
+    vectors = [
+        name
+        for name, (_, shape) in checkpoint.listing.items()
+        if len(shape) == 1 and shape[0] in widths and not any(part.isdigit() for part in name.split("."))
+    ]
+    lines = ["matrices (the unembedding has one row a token):"]
+    lines += [f"  {checkpoint.describe(name)}" for name in matrices] or ["  none"]
+    lines += ["vectors outside the layers (gain, shift, logit bias):"]
+    lines += [f"  {checkpoint.describe(name)}" for name in vectors[:_VECTORS]] or ["  none"]
+    return "\n".join([*lines, f"Describe the readout by hand: {FLAGS}"])
+
+
+def _named(checkpoint: Checkpoint, name: str, flag: str) -> Tensor:
+    if name not in checkpoint:
+        near = difflib.get_close_matches(name, checkpoint.listing, n=3, cutoff=0.5)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise UsageError(f"{flag}: the checkpoint holds no tensor named {name!a}{hint}")
+    return checkpoint.tensor(name)
+
+
+def _optional(checkpoint: Checkpoint, name: str | None, flag: str) -> Tensor | None:
+    return None if name is None else _named(checkpoint, name, flag)
+
+
+def _epsilon(text: str | None) -> Fraction:
+    if text is None:
+        return Fraction(0)
+    try:
+        value = exact_decimal(text)
+    except ValueError as error:
+        raise UsageError(f"--epsilon: {error}; write it as 1e-5 or 0.00001") from error
+    if value < 0:
+        raise UsageError(f"--epsilon {text} is negative")
+    return value

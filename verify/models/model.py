@@ -1,0 +1,96 @@
+"""STATEMENT. A model by name or folder: its readout, its tokens, and the files they were read from.
+
+Wrong here = a true claim about another model than the one that was asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verify.errors import ModelUnavailableError
+from verify.models.bundled import BUNDLED, bundled_folder
+from verify.models.by_hand import ReadoutOverrides, candidates, readout_by_hand
+from verify.models.checkpoints import open_checkpoint
+from verify.models.config import read_config
+from verify.models.hub import hub_folder, split_hub_name
+from verify.models.locate import locate_readout
+from verify.models.tokens import Tokens
+from verify.models.vocabularies import find_vocabulary
+
+if TYPE_CHECKING:
+    from verify.kernel.readout import Readout
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a statement is about.
+
+    name: as asked for, never an absolute path. revision: commit hash of a hub model, else None.
+    readout: tensors, norm and epsilon. tokens: ids and texts.
+    files: name -> SHA-256 (hex) of the files that norm, epsilon and tokens were read from.
+    weights: the files that hold the tensors.
+    """
+
+    name: str
+    revision: str | None
+    readout: Readout
+    tokens: Tokens
+    files: dict[str, str]
+    weights: tuple[Path, ...]
+
+
+def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) -> Model:
+    """Load a bundled model, else a folder, else a hub name ("org/name" or "org/name@revision").
+
+    Weights are mapped, not read: NaN and hashes are the caller's to ask for.
+    Raises ModelUnavailableError if there is no such model or it is not understood, UsageError if `overrides`
+    is incomplete or names absent tensors.
+    """
+    folder, name, revision = _resolve(name_or_path)
+    if (folder / "adapter_config.json").exists():
+        raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
+    checkpoint = open_checkpoint(folder)
+    files: dict[str, str] = {}
+    if overrides is not None and not overrides.empty:
+        readout = readout_by_hand(checkpoint, overrides)
+    else:
+        config = read_config(folder)
+        if config is None:
+            raise ModelUnavailableError(
+                f"{name}: no config.json, so the architecture is unknown.\n" + candidates(checkpoint, None)
+            )
+        files[config.name] = config.sha256
+        readout = locate_readout(checkpoint, config)
+    vocabulary = find_vocabulary(folder)
+    if vocabulary is not None:
+        files.update(vocabulary.files)
+    used = {checkpoint.home[tensor.name] for tensor in readout.tensors.values()}
+    weights = tuple(path for path in checkpoint.paths if path in used)
+    return Model(name, revision, readout, Tokens(vocabulary, readout.vocabulary), files, weights)
+
+
+def _resolve(text: str) -> tuple[Path, str, str | None]:
+    """Folder, name and revision of what the user asked for."""
+    bundled = bundled_folder(text)
+    if bundled is not None:
+        return bundled, text, None
+    try:
+        path = Path(text).expanduser()
+        if text and path.is_dir():
+            return path, path.resolve().name, None
+        if text and path.exists():
+            raise ModelUnavailableError(
+                f"{path.name} is a file; pass the folder that holds config.json and the weights"
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelUnavailableError(f"{text[:100]!a} is not a model name or folder: {error}") from error
+    hub_name = split_hub_name(text)
+    if hub_name is None:
+        raise ModelUnavailableError(
+            f"no model {text[:100]!a}: there is no such folder, and it is not a hub name (org/name or "
+            f"org/name@revision); bundled: {', '.join(BUNDLED)}"
+        )
+    folder, revision = hub_folder(*hub_name)
+    return folder, hub_name[0], revision

@@ -1,0 +1,190 @@
+"""PROPOSER. A float copy of one token's inequalities. May be wrong without harm.
+
+Everything here is rounded: rows folded and projected in float64, states of R^n. The proposers work on
+this; what they find is rounded to integers and handed to the kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from verify.kernel.filter import as_float64
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from verify.kernel.domain import Domain
+    from verify.kernel.readout import Readout
+
+    Array = NDArray[np.float64]
+
+_BLOCK = 4096
+
+
+class FloatReadout:
+    """Rows a_j (V, d) and offsets b_j (V,) of a readout in one domain, projected where states are."""
+
+    def __init__(self, readout: Readout, domain: Domain) -> None:
+        folds, biased = domain.kind != "free", domain.kind != "direction"
+        self.kind = domain.kind
+        if self.kind == "readout" and readout.norm == "none":
+            self.kind = "free"
+        self.bound = float(domain.bound)
+        self.projects = readout.norm == "layernorm" and folds
+        V, d = readout.vocabulary, readout.d
+        self.rows: Array = np.empty((V, d))
+        self.offsets: Array = np.zeros(V)
+        gain = shift = None
+        if folds and readout.gain is not None:
+            gain = as_float64(readout.gain, 0, d) + readout.gain_offset
+        if folds and biased and readout.shift is not None:
+            shift = as_float64(readout.shift, 0, d)
+        for start in range(0, V, _BLOCK):
+            stop = min(start + _BLOCK, V)
+            block = as_float64(readout.unembedding, start, stop)
+            if shift is not None:
+                self.offsets[start:stop] = block @ shift
+            if gain is not None:
+                block *= gain
+            if self.projects:
+                block -= block.mean(axis=1, keepdims=True)
+            self.rows[start:stop] = block
+        if biased and readout.bias is not None:
+            self.offsets += as_float64(readout.bias, 0, V)
+
+    @cached_property
+    def squares(self) -> Array:
+        """Squared norms of the rows, shape (V,)."""
+        return np.einsum("ij,ij->i", self.rows, self.rows)
+
+    @cached_property
+    def centre(self) -> Array:
+        """The mean row, shape (d,)."""
+        return self.rows.mean(axis=0)
+
+
+@dataclass
+class Constraints:
+    """Rows G y + g - weight * s >= 0, scaled to |G_i| = 1; s is the margin, in logits."""
+
+    G: Array
+    g: Array
+    weight: Array
+
+    def extended(self, other: Constraints) -> Constraints:
+        """Both sets of rows."""
+        return Constraints(
+            np.vstack([self.G, other.G]),
+            np.concatenate([self.g, other.g]),
+            np.concatenate([self.weight, other.weight]),
+        )
+
+
+class Problem:
+    """maximise s over |y| <= radius with  D_j y + e_j >= s  for every competitor, and fixed rows >= 0.
+
+    y is z for the ball and the cone, x for the box, and (h, tau) for `free` with a logit bias, where
+    the true state is h / tau and one fixed row says tau >= 0. Rows in `excluded` (the token's own,
+    equal ones) are no competitors.
+    """
+
+    def __init__(self, view: FloatReadout, token: int, count: int, excluded: Array | list[int]) -> None:
+        self.view, self.token, self.count = view, token, count
+        d = view.rows.shape[1]
+        self.homogeneous = view.kind == "free" and bool(np.ptp(view.offsets[:count]) > 0)
+        self.cone = view.kind in ("free", "direction") or not np.ptp(
+            np.append(view.offsets[:count], view.offsets[token])
+        )
+        self.n = d + 1 if self.homogeneous else d
+        self.radius = float(np.sqrt(d))
+        self.tau_scale = 1.0
+        if self.homogeneous:
+            spread = float(np.std(view.offsets[:count])) or 1.0
+            self.tau_scale = max(float(np.sqrt(view.squares[:count].mean() / d)) / spread, 1e-12)
+        self._open = np.ones(count, dtype=bool)
+        self._open[[j for j in {token, *map(int, excluded)} if j < count]] = False
+
+    @property
+    def a_t(self) -> Array:
+        """The token's own row."""
+        row: Array = self.view.rows[self.token]
+        return row
+
+    @cached_property
+    def distances(self) -> Array:
+        """|D_j| of every competitor, shape (count,); infinite for excluded rows."""
+        c, a = self.count, self.a_t
+        square = self.view.squares[:c] - 2 * (self.view.rows[:c] @ a) + a @ a
+        if self.view.kind != "direction":
+            square += (self.view.offsets[:c] - self.view.offsets[self.token]) ** 2
+        out: Array = np.sqrt(np.maximum(square, 0.0))
+        out[~self._open] = np.inf
+        return out
+
+    def margins(self, y: Array) -> Array:
+        """l_t - l_j of every competitor at y, shape (count,); infinite for excluded rows."""
+        d = self.view.rows.shape[1]
+        tau = y[d] * self.tau_scale if self.homogeneous else 1.0
+        logits = self.view.rows[: self.count] @ y[:d]
+        own = float(self.a_t @ y[:d])
+        if self.view.kind != "direction":
+            logits += tau * self.view.offsets[: self.count]
+            own += tau * float(self.view.offsets[self.token])
+        out: Array = own - logits
+        out[~self._open] = np.inf
+        return out
+
+    def differences(self, rows: NDArray[np.intp]) -> tuple[Array, Array]:
+        """D (m, n) and e (m,) of the named competitors, not normalised."""
+        D = self.a_t - self.view.rows[rows]
+        e = self.view.offsets[self.token] - self.view.offsets[rows]
+        if self.homogeneous:
+            return np.column_stack([D, e * self.tau_scale]), np.zeros(len(rows))
+        return D, e if self.view.kind != "direction" else np.zeros(len(rows))
+
+    def constraints(self, rows: NDArray[np.intp]) -> Constraints:
+        """The named competitors as normalised constraints. Rows at distance 0 keep length 0."""
+        D, e = self.differences(rows)
+        scale = np.sqrt(np.einsum("ij,ij->i", D, D))
+        scale[scale == 0.0] = 1.0
+        return Constraints(D / scale[:, None], e / scale, 1.0 / scale)
+
+    @cached_property
+    def fixed(self) -> Constraints:
+        """Rows that hold whatever the margin: tau >= 0, or the faces of the box. weight is 0."""
+        n = self.n
+        if self.homogeneous:
+            return Constraints(np.eye(n)[n - 1 :], np.zeros(1), np.zeros(1))
+        if self.view.kind == "box":
+            eye = np.eye(n)
+            return Constraints(np.vstack([eye, -eye]), np.full(2 * n, self.view.bound), np.zeros(2 * n))
+        return Constraints(np.zeros((0, n)), np.zeros(0), np.zeros(0))
+
+    @property
+    def outer_radius(self) -> float:
+        """Radius of the ball constraint: the domain's own, or one that holds the box with room."""
+        return 1.5 * self.radius * self.view.bound if self.view.kind == "box" else self.radius
+
+    def own_direction(self) -> Array:
+        """The token's row minus the mean row, scaled well into the domain."""
+        d = self.view.rows.shape[1]
+        c = self.a_t - self.view.centre
+        size = float(np.linalg.norm(c))
+        y = np.zeros(self.n)
+        if size > 0:
+            y[:d] = c * (0.9 * self.radius / size)
+        if self.view.kind == "box":
+            top = float(np.abs(y).max()) or 1.0
+            y *= 0.9 * self.view.bound / top
+        if self.homogeneous:
+            y *= 0.7
+            y[d] = 0.3 * self.radius
+        return y
+
+    def competitors(self) -> NDArray[np.intp]:
+        """Ids of the competitors that are not excluded."""
+        return np.flatnonzero(self._open)

@@ -1,0 +1,69 @@
+"""PROPOSER. Floats to the integers that a certificate stores. May round badly; the kernel checks."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import frexp
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from verify.kernel.evidence import Multipliers, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from verify.kernel.system import System
+
+    Array = NDArray[np.float64]
+
+
+def states(system: System, y: Array) -> Iterator[State]:
+    """z-form states near the float state y (z, h or x), coarse grids first.
+
+    y: (d,). In the ball it is drawn in by 2**-40 at first, so that rounding does not leave the ball.
+    """
+    d = system.readout.d
+    size = float(np.abs(y).max(initial=0.0))
+    if not np.isfinite(size) or size == 0.0:
+        return
+    top = frexp(size)[1]
+    for bits in (12, 20, 28, 36, 44, 53, 70):
+        grid = max(0, bits - top)
+        p = _on_grid(system, y, grid, d)
+        if p is not None:
+            yield State(p, grid)
+
+
+def _on_grid(system: System, y: Array, grid: int, d: int) -> tuple[int, ...] | None:
+    """y rounded to multiples of 2**-grid, pulled inside the domain, as the p of a State."""
+    # After a LayerNorm z = (d p - sum p) / 2**k: p stands for y / d.
+    divisor = d if system.projects and system.region != "box" else 1
+    if system.region == "ball":
+        square = float(y @ y)
+        inside = d * (1.0 - 2.0 ** -min(grid + 4, 44))
+        if square >= inside:
+            y = y * np.sqrt(inside / square)
+    p = [_nearest(x, grid, divisor) for x in y.tolist()]
+    if system.region == "box":
+        limit = (system.domain.bound.numerator << grid) // system.domain.bound.denominator
+        p = [max(-limit, min(limit, x)) for x in p]
+    return tuple(p) if any(p) else None
+
+
+def _nearest(x: float, grid: int, divisor: int) -> int:
+    return round(Fraction(x) * (1 << grid) / divisor)
+
+
+def integer_multipliers(rows: NDArray[np.intp], values: Array, bits: int) -> Multipliers | None:
+    """Multipliers rounded to integers of at most `bits` bits, zeros left out; None if all vanish."""
+    top = float(values.max(initial=0.0))
+    if not np.isfinite(values).all() or top <= 0.0:
+        return None
+    scaled = [round(Fraction(x) * (1 << bits) / Fraction(top)) for x in values.tolist()]
+    pairs = sorted((int(j), v) for j, v in zip(rows.tolist(), scaled, strict=True) if v > 0)
+    if not pairs:
+        return None
+    return Multipliers(tuple(j for j, _ in pairs), tuple(v for _, v in pairs))
