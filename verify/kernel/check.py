@@ -14,6 +14,7 @@ import flint
 
 from verify.errors import RefutedError
 from verify.kernel.filter import possible_maximisers
+from verify.kernel.tensor import representable
 
 if TYPE_CHECKING:
     from verify.kernel.evidence import Multipliers, Residual, State
@@ -154,6 +155,8 @@ def residual_margin(system: System, residual: Residual) -> Fraction:
     d, p = system.readout.d, list(residual.p)
     if len(p) != d:
         raise RefutedError(f"the residual vector has {len(p)} coordinates, the model {d}")
+    if not all(representable(x, residual.k, residual.dtype) for x in p):
+        raise RefutedError(f"the residual vector is not exact in {residual.dtype}")
     y = system.project(p)
     m = d if system.projects else 1  # y = z-direction times m * 2**k
     epsilon = system.readout.epsilon

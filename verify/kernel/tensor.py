@@ -124,3 +124,18 @@ def _decode(bits: NDArray[np.unsignedinteger], dtype: str, name: str) -> list[li
         [m << s for m, s in zip(ms, ss, strict=True)]
         for ms, ss in zip(mantissa.tolist(), shift.tolist(), strict=True)
     ]
+
+
+def representable(p: int, k: int, dtype: str) -> bool:
+    """Whether p / 2**k is exactly a finite value of `dtype`."""
+    if p == 0:
+        return True
+    _, exponent_bits, mantissa_bits = _FORMATS[dtype]
+    low = (p & -p).bit_length() - 1
+    odd, exponent = p >> low, low - k
+    largest_exponent = 1 << (exponent_bits - 1)
+    return (
+        odd.bit_length() <= mantissa_bits + 1
+        and exponent >= unit_exponent(dtype)
+        and odd.bit_length() + exponent <= largest_exponent
+    )

@@ -6,6 +6,7 @@ this; what they find is rounded to integers and handed to the kernel.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -55,6 +56,12 @@ class FloatReadout:
             self.rows[start:stop] = block
         if biased and readout.bias is not None:
             self.offsets += as_float64(readout.bias, 0, V)
+
+    def as_box(self, bound: float) -> FloatReadout:
+        """The same rows, for the box |x_i| <= bound."""
+        other = copy.copy(self)
+        other.kind, other.bound = "box", bound
+        return other
 
     @cached_property
     def squares(self) -> Array:
