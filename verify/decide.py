@@ -320,21 +320,27 @@ class _Run:
                 return ""
         if self.speakable is not None or self.unspeakable is not None:
             return ""
+        said = "multipliers do not hold exactly"
         for how, multipliers in exact_at_zero(self.system, problem, proposal):
             bound = best_bound(self.system, multipliers)
             gap = -bound if bound is not None and bound < 0 else Fraction(0)
-            return self._keep_unspeakable(multipliers, gap) + f" ({how})"
-        return "multipliers do not hold exactly"
+            if self.unspeakable is None or self._is_never(multipliers):
+                said = self._keep_unspeakable(multipliers, gap) + f" ({how})"
+            if self.unspeakable is not None and self.unspeakable.kind == "never":
+                break
+        return said
 
     def _keep_unspeakable(self, multipliers: Multipliers, gap: Fraction) -> str:
-        kind = "unsettled"
-        try:
-            check_never(self.system, multipliers)
-            kind = "never"
-        except RefutedError:
-            pass
+        kind = "never" if self._is_never(multipliers) else "unsettled"
         self.unspeakable = Unspeakable(gap, kind, multipliers)
         return f"multipliers on {len(multipliers.rows)} rows, gap {float(gap):.4g}"
+
+    def _is_never(self, multipliers: Multipliers) -> bool:
+        try:
+            check_never(self.system, multipliers)
+        except RefutedError:
+            return False
+        return True
 
     # -- evidence from other domains ----------------------------------------------------------------
 
@@ -408,7 +414,7 @@ class _Run:
                 reason = f"the kernel refused the final certificate: {error}"
         else:
             reason = self._why_undecided()
-        attempts = [_named(a, proved) for a in self.attempts]
+        attempts = self.attempts if self.equal else [_named(a, proved) for a in self.attempts]
         return Decision(
             model=self.decider.model,
             token=self.system.token,

@@ -58,11 +58,10 @@ def linear_relation(vectors: list[list[int]]) -> list[int] | None:
         return [1]
     if n == 1 or len(equations) < n - 1:
         return None
-    reduced = flint.nmod_mat([[x % _PRIME for x in e] for e in equations], _PRIME)
-    columns = _pivots(reduced)
+    columns = pivot_columns(equations)
     if len(columns) != n - 1:
         return None
-    chosen = [equations[i] for i in _pivots(reduced.transpose())]
+    chosen = [equations[i] for i in pivot_columns([list(c) for c in zip(*equations, strict=True)])]
     free = next(j for j in range(n) if j not in set(columns))
     left = flint.fmpz_mat([[e[j] for j in columns] for e in chosen])
     right = flint.fmpz_mat([[-e[free]] for e in chosen])
@@ -78,14 +77,15 @@ def linear_relation(vectors: list[list[int]]) -> list[int] | None:
     return [sign * x // content for x in values]
 
 
-def _pivots(matrix: flint.nmod_mat) -> list[int]:
-    """Pivot columns of the reduced row echelon form: a maximal independent set of columns."""
-    echelon, rank = matrix.rref()
+def pivot_columns(matrix: list[list[int]]) -> list[int]:
+    """Columns of the first maximal independent set, going left to right, modulo a large prime."""
+    echelon, rank = flint.nmod_mat([[x % _PRIME for x in row] for row in matrix], _PRIME).rref()
     pivots, column = [], 0
     for i in range(rank):
         while int(echelon[i, column]) == 0:
             column += 1
         pivots.append(column)
+        column += 1
     return pivots
 
 

@@ -5,22 +5,22 @@ Slack gaps: rounding is enough. Gap 0 (ties, cones): a basic support and an exac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
 from typing import TYPE_CHECKING
 
-import flint
 import numpy as np
 
 from verify.errors import RefutedError
 from verify.kernel.check import check_bound
 from verify.kernel.evidence import Multipliers
-from verify.kernel.solve import linear_relation, solve_support
+from verify.kernel.solve import flat, linear_relation, pivot_columns
 from verify.propose.crossover import basic_support
 from verify.propose.rounding import integer_multipliers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -87,12 +87,11 @@ def rounded(system: System, proposal: Proposal, worst: Fraction) -> tuple[Multip
 
 def exact_at_zero(system: System, problem: Problem, proposal: Proposal) -> Iterator[tuple[str, Multipliers]]:
     """Multipliers that prove the bound 0 exactly, by one way after another: (how, multipliers)."""
-    rows, weights = proposal.rows, proposal.multipliers
     ways = (
         ("one row", _single_rows(system, problem)),
-        ("basic support", _basic_supports(system, problem, rows, weights)),
-        ("interior multipliers", _interior(system, problem, rows, weights)),
-        ("tangent support", _tangent(system, problem, rows, weights)),
+        ("basic support", _basic_supports(system, problem, proposal)),
+        ("interior multipliers", _interior(system, problem, proposal)),
+        ("tangent support", _tangent(system, proposal)),
     )
     for how, candidates in ways:
         for candidate in candidates:
@@ -125,98 +124,149 @@ def _e(problem: Problem, rows: NDArray[np.intp]) -> Array:
     return out
 
 
-def _vectors(problem: Problem, rows: NDArray[np.intp]) -> tuple[Array, Array]:
-    """Rows (with their offsets where biases count) scaled to length 1, and the scales."""
+@dataclass
+class _Equations:
+    """Which sums must vanish for the bound 0: exact and float vectors of rows, and of helpers.
+
+    A helper is a condition of the domain that takes part like a row but is left out of the multipliers:
+    in R^d the offsets may sum to anything <= 0.
+    """
+
+    float_vectors: Array  # (m, q), of length 1
+    length: Array  # (m,)
+    helpers: Array  # (h, q)
+    exact: Callable[[list[int]], list[list[int]]]
+    exact_helpers: list[list[int]]
+
+
+def _equations(system: System, problem: Problem, rows: NDArray[np.intp], state: Array | None) -> _Equations:
+    if system.region == "box":
+        return _box_equations(system, problem, rows, state)
     D, e = problem.differences(rows)
-    if not problem.homogeneous and not problem.cone:
+    with_offsets = problem.homogeneous or not problem.cone
+
+    def exact(chosen: list[int]) -> list[list[int]]:
+        return [
+            [*flat(system, x.D), *([x.e] if with_offsets else [])] for x in system.differences(chosen)
+        ]
+
+    if with_offsets and not problem.homogeneous:
         D = np.column_stack([D, e])
+    q = len(exact([int(rows[0])])[0])
     length = np.maximum(np.linalg.norm(D, axis=1), 1e-300)
-    return D / length[:, None], length
+    helpers, exact_helpers = np.zeros((0, D.shape[1])), []
+    if problem.homogeneous:
+        helpers, exact_helpers = np.eye(D.shape[1])[-1:], [[0] * (q - 1) + [1]]
+    return _Equations(D / length[:, None], length, helpers, exact, exact_helpers)
 
 
-def _basic_supports(
-    system: System, problem: Problem, rows: NDArray[np.intp], weights: Array
-) -> Iterator[Multipliers]:
+def _box_equations(
+    system: System, problem: Problem, rows: NDArray[np.intp], state: Array | None
+) -> _Equations:
+    """At a maximiser x: Pu vanishes where |x_i| < B, and v + B sum |Pu_i| over the others vanishes."""
+    x = np.zeros(problem.n) if state is None else state
+    edge = np.where(np.abs(x) > 0.999 * problem.view.bound, np.sign(x), 0.0)
+    D, e = problem.differences(rows)
+    inner = np.flatnonzero(edge == 0)
+    vectors = np.column_stack([D[:, inner], e + problem.view.bound * (D @ edge)])
+    bound, d = system.domain.bound, system.readout.d if system.projects else 1
+
+    def exact(chosen: list[int]) -> list[list[int]]:
+        out = []
+        for y in system.differences(chosen):
+            pd = system.project(y.D)
+            on_edge = sum(int(s) * c for s, c in zip(edge, pd, strict=True))
+            out.append([*(pd[i] for i in inner), y.e * d * bound.denominator + bound.numerator * on_edge])
+        return out
+
+    length = np.maximum(np.linalg.norm(vectors, axis=1), 1e-300)
+    return _Equations(vectors / length[:, None], length, np.zeros((0, vectors.shape[1])), exact, [])
+
+
+def _basic_supports(system: System, problem: Problem, proposal: Proposal) -> Iterator[Multipliers]:
     """Exact solves on supports of at most dimension + 1 rows, from several cut-offs of the floats."""
     tried: set[tuple[int, ...]] = set()
+    weights = proposal.multipliers
     for cutoff in (1e-7, 1e-4, 1e-10, 1e-2):
         keep = weights > cutoff * weights.max(initial=0.0)
         if not keep.any():
             continue
-        V, length = _vectors(problem, rows[keep])
+        rows = proposal.rows[keep]
+        eq = _equations(system, problem, rows, proposal.state)
+        h = len(eq.helpers)
+        V = np.vstack([eq.helpers, eq.float_vectors])
+        scaled = weights[keep] * eq.length
+        helper_weight = np.maximum(-(eq.float_vectors.T @ scaled)[-1:], 0.0)[:h]
+        if h and helper_weight[0] < 1e-9 * scaled.max():
+            h, V, helper_weight = 0, eq.float_vectors, helper_weight[:0]
         try:
-            basis = basic_support(V, weights[keep] * length)
-        except np.linalg.LinAlgError:
+            basis = basic_support(V, np.concatenate([helper_weight, scaled]))
+        except (np.linalg.LinAlgError, ValueError):
             continue
-        support = tuple(sorted(int(j) for j in rows[keep][basis]))
+        support = tuple(sorted(int(rows[i - h]) for i in basis if i >= h))
         if not support or support in tried:
             continue
         tried.add(support)
-        try:
-            yield Multipliers(support, solve_support(system, support))
-        except RefutedError:
-            continue
+        vectors = eq.exact(list(support))
+        relation = linear_relation(vectors) or linear_relation([*eq.exact_helpers, *vectors])
+        if relation is not None:
+            relation = relation[len(relation) - len(support) :]
+            if all(x > 0 for x in relation):
+                yield Multipliers(support, tuple(relation))
 
 
-def _interior(
-    system: System, problem: Problem, rows: NDArray[np.intp], weights: Array
-) -> Iterator[Multipliers]:
+def _interior(system: System, problem: Problem, proposal: Proposal) -> Iterator[Multipliers]:
     """Keep all multipliers but a basis at rounded values, and solve the basis for the rest exactly.
 
     Works where no basic support is positive in floats, as long as the float multipliers lie well
-    inside the set of solutions.
+    inside the set of solutions; its support is the largest there is.
     """
-    keep = weights > 1e-6 * weights.max(initial=0.0)
-    rows, weights = rows[keep], weights[keep]
-    if not 2 <= len(rows) <= 4 * system.readout.d + 50:
-        return
-    values = integer_multipliers(rows, weights, 40)
-    if values is None or values.values is None:
-        return
-    exact = system.differences(list(values.rows))
-    vectors = [
-        [*([x - y.D[0] for x in y.D[1:]] if system.projects else y.D), *([y.e] if system.biased else [])]
-        for y in exact
-    ]
-    V, length = _vectors(problem, np.array(values.rows))
-    order = np.argsort(-np.array(values.values, dtype=float) * length)
-    for solved in _complete(vectors, list(values.values), order):
-        yield Multipliers(values.rows, tuple(solved))
+    for cutoff in (1e-5, 1e-3):
+        keep = proposal.multipliers > cutoff * proposal.multipliers.max(initial=0.0)
+        if not 2 <= keep.sum() <= 4 * system.readout.d + 50:
+            continue
+        values = integer_multipliers(proposal.rows[keep], proposal.multipliers[keep], 40)
+        if values is None or values.values is None:
+            continue
+        eq = _equations(system, problem, np.array(values.rows), proposal.state)
+        order = np.argsort(-np.array(values.values, dtype=float) * eq.length)
+        vectors = eq.exact(list(values.rows))
+        for helpers in ([], eq.exact_helpers) if eq.exact_helpers else ([],):
+            solved = _complete(vectors, list(values.values), order, helpers)
+            if solved is not None:
+                yield Multipliers(values.rows, tuple(solved))
 
 
-def _complete(vectors: list[list[int]], weights: list[int], order: NDArray[np.intp]) -> Iterator[list[int]]:
-    """Integer multipliers near `weights` with sum = 0: one relation among a basis and the given sum."""
-    prime = 9223372036854775783
-    reduced = flint.nmod_mat([[vectors[i][c] % prime for i in order] for c in range(len(vectors[0]))], prime)
-    echelon, rank = reduced.rref()
-    pivots, column = [], 0
-    for i in range(rank):
-        while int(echelon[i, column]) == 0:
-            column += 1
-        pivots.append(int(order[column]))
-    chosen = set(pivots)
+def _complete(
+    vectors: list[list[int]], weights: list[int], order: NDArray[np.intp], helpers: list[list[int]]
+) -> list[int] | None:
+    """Integer multipliers near `weights` whose sum vanishes: a basis solved for, the rest as given."""
+    q = len(vectors[0])
+    columns = [*helpers, *(vectors[i] for i in order)]
+    pivots = pivot_columns([[c[i] for c in columns] for i in range(q)])
+    basis = [int(order[i - len(helpers)]) for i in pivots if i >= len(helpers)]
+    chosen = set(basis)
     rest = [i for i in range(len(vectors)) if i not in chosen]
     if not rest:
-        return
-    given = [sum(weights[i] * vectors[i][c] for i in rest) for c in range(len(vectors[0]))]
-    relation = linear_relation([given, *[vectors[i] for i in pivots]])
-    if relation is None or relation[0] <= 0 or any(x <= 0 for x in relation[1:]):
-        return
+        return None
+    given = [sum(weights[i] * vectors[i][c] for i in rest) for c in range(q)]
+    used = [helpers[i] for i in pivots if i < len(helpers)]
+    relation = linear_relation([given, *used, *(vectors[i] for i in basis)])
+    if relation is None or relation[0] <= 0 or any(x <= 0 for x in relation[1 + len(used) :]):
+        return None
     out = [0] * len(vectors)
     for i in rest:
         out[i] = weights[i] * relation[0]
-    for i, x in zip(pivots, relation[1:], strict=True):
+    for i, x in zip(basis, relation[1 + len(used) :], strict=True):
         out[i] = x
-    yield out
+    return out
 
 
-def _tangent(
-    system: System, problem: Problem, rows: NDArray[np.intp], weights: Array
-) -> Iterator[Multipliers]:
+def _tangent(system: System, proposal: Proposal) -> Iterator[Multipliers]:
     """The kernel of d D P D^T - e e^T on a small support: the bound 0 reached on the sphere itself."""
     if system.region not in ("ball", "sphere"):
         return
-    order = rows[np.argsort(-weights)]
+    order = proposal.rows[np.argsort(-proposal.multipliers)]
     d, scale = system.readout.d, system.readout.d if system.projects else 1
     for size in range(1, min(len(order), 12) + 1):
         support = sorted(int(j) for j in order[:size])

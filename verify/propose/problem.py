@@ -192,6 +192,10 @@ class Problem:
             y[d] = 0.3 * self.radius
         return y
 
+    def coordinates(self, state: Array) -> Array:
+        """A true state z, h or x as y."""
+        return np.append(state, 1.0 / self.tau_scale) if self.homogeneous else state
+
     def competitors(self) -> NDArray[np.intp]:
         """Ids of the competitors that are not excluded."""
         return np.flatnonzero(self._open)

@@ -36,7 +36,8 @@ def residuals(system: System, problem: Problem, z: Array) -> Iterator[Residual]:
         found: list[tuple[float, Array]] = []
         for scale in _scales(z, epsilon, _LARGEST[dtype], readout.norm):
             r = round_to(z * scale, dtype)
-            margin = float(problem.margins(normed(r, readout.norm, epsilon)).min())
+            y = problem.coordinates(normed(r, readout.norm, epsilon))
+            margin = float(problem.margins(y).min())
             if np.isfinite(r).all() and margin > 0:
                 found.append((margin, r))
         for _, r in sorted(found, key=lambda pair: -pair[0])[:3]:
