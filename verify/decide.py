@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from verify.errors import RefutedError, UsageError
 from verify.kernel import (
@@ -18,7 +19,6 @@ from verify.kernel import (
     Domain,
     Multipliers,
     Proved,
-    Residual,
     Speakable,
     State,
     Statement,
@@ -39,6 +39,7 @@ from verify.propose.rounding import states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from verify.kernel.evidence import Claim
     from verify.models import Model
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 # A witness within this share of the certified ceiling counts as maximised.
 MAXIMISED = Fraction(1, 2)
+_RIVALS = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class Decision:
     seconds: float = 0.0
     derived_from: str = ""
     notes: list[str] = field(default_factory=list)
+    rivals: tuple[int, ...] = ()  # nearest first; by float margins at the witness
+    angle: float | None = None  # radians to the nearest face of the cone, in floats
+    path: Path | None = None
+
+    @property
+    def maximised(self) -> bool:
+        """Whether the witness is proved to have at least half of the best possible margin."""
+        c = self.claim
+        return isinstance(c, Speakable) and c.at_most is not None and c.margin >= MAXIMISED * c.at_most
 
     @property
     def verdict(self) -> str:
@@ -101,27 +112,48 @@ class Decider:
         self.count = competitor_count(model, competitors)
         self.proposers = make_proposer(proposer, solver)
         self._views: dict[str, FloatReadout] = {}
+        # One BLAS thread: the matrices are small, and threads that wait for each other cost more.
+        self._threads = ThreadpoolController()
         for tensor in model.readout.tensors.values():
             tensor.require_finite()
 
     def decide(self, token: int, domain: Domain, known: list[Decision] | None = None) -> Decision:
-        """Decide `token` in `domain`. `known`: decisions of the same token in other domains, whose
+        """Decide `token` in `domain`, with `known` decisions of the same token in other domains.
 
-        evidence is tried first where an inclusion between domains allows it.
+        Their evidence is tried first where an inclusion between domains allows it.
+        Raises UsageError when the token is out of range or has no competitors.
         """
         start = time.perf_counter()
         system = System(self.model.readout, domain, token, self.count)
         if all(j == token for j in range(min(self.count, 2))):
             raise UsageError("there are no competitors: with one row there is nothing to decide")
         run = _Run(self, system)
-        for other in known or ():
-            if run.inherit(other):
-                break
-        else:
-            run.search()
-        decision = run.decision()
+        with self._threads.limit(limits=1, user_api="blas"):
+            for other in known or ():
+                if run.inherit(other):
+                    break
+            else:
+                run.search()
+            decision = run.decision()
+            self._describe(decision, system)
         decision.seconds = time.perf_counter() - start
         return decision
+
+    def _describe(self, decision: Decision, system: System) -> None:
+        """Nearest rivals at the witness, and on cones its angle to the nearest face (floats, for people)."""
+        claim = decision.claim
+        if not isinstance(claim, Speakable) or claim.state is None:
+            return
+        problem = Problem(self.view(system.domain), system.token, system.count, [])
+        state = float_state(system, claim.state)
+        margins = problem.margins(problem.coordinates(state))
+        nearest = np.argsort(margins, kind="stable")[:_RIVALS]
+        decision.rivals = tuple(int(j) for j in nearest if np.isfinite(margins[j]))
+        if system.region == "cone" or (system.region == "space" and not problem.homogeneous):
+            size = float(np.linalg.norm(state))
+            finite = np.isfinite(margins) & (problem.distances > 0)
+            sines = margins[finite] / (problem.distances[finite] * size)
+            decision.angle = float(np.arcsin(np.clip(sines.min(initial=1.0), -1.0, 1.0)))
 
     def view(self, domain: Domain) -> FloatReadout:
         """The float copy of the rows for a domain; box domains share one with `readout`."""
@@ -162,6 +194,12 @@ def competitor_count(model: Model, rule: str) -> int:
     if model.tokens.size is None:
         raise UsageError(f"{model.name} has no tokenizer file: use --competitors all")
     return min(model.tokens.size, model.readout.vocabulary)
+
+
+def float_state(system: System, state: State) -> np.ndarray:
+    """z (h in `free`, Px in `box`) of a stored state, rounded."""
+    scale = system.readout.d if system.region == "box" and system.projects else 1
+    return np.array([float(Fraction(x, scale << state.k)) for x in system.project(list(state.p))])
 
 
 class _Run:
@@ -228,7 +266,7 @@ class _Run:
                     return
         except UsageError:
             raise
-        except Exception as error:  # a proposer may fail in any way; it is never believed
+        except Exception as error:  # noqa: BLE001 - a proposer may fail in any way; it is never believed
             self.attempts.append(Attempt(proposer.name, "nothing", f"failed: {error!r}"[:200], ""))
 
     def _examine(self, problem: Problem, proposal: Proposal) -> str:
@@ -434,7 +472,7 @@ class _Run:
         if claim.state is None:
             return claim
         problem = Problem(self.decider.view(self.system.domain), self.system.token, self.system.count, [])
-        z = np.array([float(Fraction(x, 1 << claim.state.k)) for x in self.system.project(list(claim.state.p))])
+        z = float_state(self.system, claim.state)
         own = self.system.readout.unembedding.dtype
         for residual in residuals(self.system, problem, z):
             try:
@@ -456,7 +494,9 @@ def _named(attempt: Attempt, proved: Proved | None) -> Attempt:
     """Name a float claim that the exact verdict contradicts."""
     if proved is None:
         return attempt
-    if attempt.claimed == "speakable" and (proved.verdict == "unspeakable" or "not a witness" in attempt.found):
+    if attempt.claimed == "speakable" and (
+        proved.verdict == "unspeakable" or "not a witness" in attempt.found
+    ):
         return replace(attempt, fake="FAKE FEASIBLE")
     if attempt.claimed == "unspeakable" and proved.verdict == "speakable":
         return replace(attempt, fake="FAKE INFEASIBLE")

@@ -32,6 +32,12 @@ class ModelUnavailableError(VerifyError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class OutputError(VerifyError):
+    """A file could not be written: no such folder, no permission, disk full."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
 class MalformedError(VerifyError):
     """A certificate (or weight file given to an auditor) breaks a rule of its format."""
 

@@ -123,7 +123,9 @@ def _certificate(root: object) -> Certificate:
         raise MalformedError(f"format is {str(top['format'])[:40]!r}, expected {FORMAT!r}")
     if _integer(top["version"], "version") != VERSION:
         raise MalformedError(f"version {top['version']} is not {VERSION}, the one this program reads")
-    return Certificate(_statement(top["statement"]), _claim(top["claim"]), _texts(top["provenance"], "provenance"))
+    return Certificate(
+        _statement(top["statement"]), _claim(top["claim"]), _texts(top["provenance"], "provenance")
+    )
 
 
 def _statement(value: object) -> Statement:

@@ -111,10 +111,9 @@ def check_bound(system: System, multipliers: Multipliers, bound: Fraction) -> No
     elif system.region == "box":
         if system.domain.bound * sum(map(abs, pu)) > room * scale:
             raise RefutedError("the multipliers do not prove the bound over the box")
-    else:
-        # |z| <= sqrt(d): u.z <= sqrt(d) |Pu|, compared as squares of non-negative numbers.
-        if d * sum(x * x for x in pu) > room * room * (scale * scale):
-            raise RefutedError("the multipliers do not prove the bound over the ball: d |Pu|^2 > v^2")
+    # Ball: |z| <= sqrt(d), so u.z <= sqrt(d) |Pu|, compared as squares of non-negative numbers.
+    elif d * sum(x * x for x in pu) > room * room * (scale * scale):
+        raise RefutedError("the multipliers do not prove the bound over the ball: d |Pu|^2 > v^2")
 
 
 def check_never(system: System, multipliers: Multipliers) -> None:

@@ -74,7 +74,8 @@ def possible_maximisers(
         # Theorem 2: |computed - true| <= error for every row, in any order of summation.
         size = largest_weight * g_norm1 + largest_bias * abs(s)
         error = (d + 8) * 2.0**-52 * size + 2.0 * fuzz * (d * largest_weight + largest_bias) + 2.0**-960
-    logits[token] = -math.inf
+    if token < count:
+        logits[token] = -math.inf
     top = float(logits.max())
     if not (math.isfinite(top) and math.isfinite(error)) or bool(np.isnan(logits).any()):
         return everything

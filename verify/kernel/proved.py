@@ -105,5 +105,3 @@ def _full(system: System, multipliers: Multipliers) -> Multipliers:
     if multipliers.values is not None:
         return multipliers
     return replace(multipliers, values=solve_support(system, multipliers.rows))
-
-

@@ -69,7 +69,7 @@ def linear_relation(vectors: list[list[int]]) -> list[int] | None:
         solution = left.solve(right)
     except ZeroDivisionError:
         return None
-    numerator, denominator = solution.numer_denom()
+    numerator, denominator = solution.numer_denom()  # type: ignore[attr-defined] # missing in its stubs
     values = [int(x) for x in numerator.entries()]
     values.insert(free, int(denominator))
     content = gcd(*values)

@@ -75,10 +75,15 @@ def require_same_readout(statement: Statement, readout: Readout) -> None:
         b = ours[role]
         if (a.dtype, a.shape) != (b.dtype, b.shape):
             raise RefutedError(
-                f"{role}: the statement says {a.dtype} {list(a.shape)}, this model has {b.dtype} {list(b.shape)}"
+                f"{role}: the statement says {a.dtype} {list(a.shape)}, "
+                f"this model has {b.dtype} {list(b.shape)}"
             )
         if a.sha256 != b.sha256:
             raise RefutedError(f"{role}: these are other weights (SHA-256 differs from the statement's)")
+    if statement.competitor_rule == "all" and statement.competitors != readout.vocabulary:
+        raise RefutedError(
+            f"competitors: the statement says all, and {statement.competitors} of {readout.vocabulary} rows"
+        )
     for what, said, found in (
         ("norm", statement.norm, readout.norm),
         ("gain offset", statement.gain_offset, readout.gain_offset),
@@ -89,7 +94,7 @@ def require_same_readout(statement: Statement, readout: Readout) -> None:
 
 
 def decimal_text(value: Fraction) -> str:
-    """A non-negative fraction with a finite decimal expansion, written without exponent or trailing zeros.
+    """A non-negative fraction with a finite decimal expansion, without exponent or trailing zeros.
 
     Raises MalformedError when the expansion is not finite or longer than 200 digits.
     """

@@ -57,5 +57,4 @@ def basic_support(vectors: Array, multipliers: Array, rank_tolerance: float = 1e
         inverse = inverse - np.outer(move, pivot_row)
         inverse[leaving] = pivot_row
         basis[leaving] = k
-    chosen = np.array([i for i in basis if x[i] > 1e-13], dtype=np.intp)
-    return chosen
+    return np.array([i for i in basis if x[i] > 1e-13], dtype=np.intp)

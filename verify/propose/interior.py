@@ -92,7 +92,8 @@ class _Run:
         nearest = np.argsort(p.distances)[:_NEAREST]
         strongest = np.argsort(p.margins(p.own_direction()))[:_NEAREST]
         rows = np.unique(np.concatenate([nearest, strongest]))
-        return rows[np.isfinite(p.distances[rows])]
+        found: NDArray[np.intp] = rows[np.isfinite(p.distances[rows])]
+        return found
 
     def _start(self) -> _Iterate:
         c, m0 = self.constraints, self.fixed
@@ -130,7 +131,9 @@ class _Run:
             added = self._take_in(margins)
             if not added and self.point.gap() < 1e-17 * scale:
                 break
-        best.claim = "speakable" if best.low > 0 else "unspeakable" if best.high <= 1e-9 * scale else "unknown"
+        best.claim = (
+            "speakable" if best.low > 0 else "unspeakable" if best.high <= 1e-9 * scale else "unknown"
+        )
         return best
 
     def _ceiling(self) -> tuple[float, Array]:

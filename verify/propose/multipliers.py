@@ -88,7 +88,7 @@ def rounded(system: System, proposal: Proposal, worst: Fraction) -> tuple[Multip
 def exact_at_zero(system: System, problem: Problem, proposal: Proposal) -> Iterator[tuple[str, Multipliers]]:
     """Multipliers that prove the bound 0 exactly, by one way after another: (how, multipliers)."""
     ways = (
-        ("one row", _single_rows(system, problem)),
+        ("one row", _single_rows(problem)),
         ("basic support", _basic_supports(system, problem, proposal)),
         ("interior multipliers", _interior(system, problem, proposal)),
         ("tangent support", _tangent(system, proposal)),
@@ -102,7 +102,7 @@ def exact_at_zero(system: System, problem: Problem, proposal: Proposal) -> Itera
             yield how, candidate
 
 
-def _single_rows(system: System, problem: Problem) -> Iterator[Multipliers]:
+def _single_rows(problem: Problem) -> Iterator[Multipliers]:
     """Rows that dominate alone, best first: e_j + (reach of D_j) <= 0, up to rounding."""
     rows = problem.competitors()
     if problem.view.kind == "box":
@@ -146,9 +146,7 @@ def _equations(system: System, problem: Problem, rows: NDArray[np.intp], state: 
     with_offsets = problem.homogeneous or not problem.cone
 
     def exact(chosen: list[int]) -> list[list[int]]:
-        return [
-            [*flat(system, x.D), *([x.e] if with_offsets else [])] for x in system.differences(chosen)
-        ]
+        return [[*flat(system, x.D), *([x.e] if with_offsets else [])] for x in system.differences(chosen)]
 
     if with_offsets and not problem.homogeneous:
         D = np.column_stack([D, e])

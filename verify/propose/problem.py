@@ -66,12 +66,14 @@ class FloatReadout:
     @cached_property
     def squares(self) -> Array:
         """Squared norms of the rows, shape (V,)."""
-        return np.einsum("ij,ij->i", self.rows, self.rows)
+        out: Array = np.einsum("ij,ij->i", self.rows, self.rows)
+        return out
 
     @cached_property
     def centre(self) -> Array:
         """The mean row, shape (d,)."""
-        return self.rows.mean(axis=0)
+        out: Array = self.rows.mean(axis=0)
+        return out
 
 
 @dataclass
@@ -135,7 +137,7 @@ class Problem:
     def margins(self, y: Array) -> Array:
         """l_t - l_j of every competitor at y, shape (count,); infinite for excluded rows."""
         d = self.view.rows.shape[1]
-        tau = y[d] * self.tau_scale if self.homogeneous else 1.0
+        tau = float(y[d]) * self.tau_scale if self.homogeneous else 1.0
         logits = self.view.rows[: self.count] @ y[:d]
         own = float(self.a_t @ y[:d])
         if self.view.kind != "direction":

@@ -73,10 +73,12 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
         if answer.state is None:
             yield best
             return
-        y, margins, low = _best_multiple(problem, answer.state)
+        y, low = _best_multiple(problem, answer.state)
         if low > best.low:
             best.low, best.state = low, y
-        outside = problem.view.kind == "readout" and np.linalg.norm(answer.state) > problem.radius * (1 + 1e-9)
+        outside = problem.view.kind == "readout" and np.linalg.norm(answer.state) > problem.radius * (
+            1 + 1e-9
+        )
         if outside:
             points.append(answer.state.copy())
         raw = problem.margins(answer.state)
@@ -90,19 +92,19 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
     yield best
 
 
-def _best_multiple(problem: Problem, y: Array) -> tuple[Array, Array, float]:
-    """The multiple of y inside the domain with the best margin, and its margins.
+def _best_multiple(problem: Problem, y: Array) -> tuple[Array, float]:
+    """The multiple of y inside the domain with the best margin, and that margin.
 
     Margins are concave along a ray, so a handful of scales finds the best to a factor near one.
     """
     size = float(np.linalg.norm(y))
     if problem.view.kind == "box" or size == 0.0:
         margins = problem.margins(y)
-        return y, margins, float(margins.min())
+        return y, float(margins.min())
     top = (1 - 1e-12) * problem.radius / size
     scales = [top] if problem.cone else [top, *(top * 0.8**i for i in range(1, 25))]
     if not problem.cone and top >= 1.0:
         scales.append(1.0)
     tried = [(s, problem.margins(s * y)) for s in scales]
     s, margins = max(tried, key=lambda pair: float(pair[1].min()))
-    return s * y, margins, float(margins.min())
+    return s * y, float(margins.min())

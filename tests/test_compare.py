@@ -1,0 +1,381 @@
+"""The field's float programs beside the exact verdict: where they agree, and how they go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pulp  # type: ignore[import-untyped]
+import pytest
+
+from verify.compare import (
+    AGREES,
+    FAKE_FEASIBLE,
+    FAKE_INFEASIBLE,
+    NO_ANSWER,
+    NOT_COMPARABLE,
+    ComparisonRow,
+    compare,
+    exact_margin,
+    judge,
+)
+from verify.errors import UsageError, VerifyError
+from verify.kernel.domain import DIRECTION, FREE, Domain
+from verify.kernel.readout import Readout
+from verify.kernel.tensor import Tensor
+from verify.models import load_model
+from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, FieldAnswer, solve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike
+
+CORNER, CENTRE, EDGE = 0, 4, 5
+SQUARE = [[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0], [1, 0]]
+
+
+def tensor(name: str, values: ArrayLike) -> Tensor:
+    array = np.array(values, dtype="<f8")
+    return Tensor(name, "F64", array.view("<u8"))
+
+
+def readout(rows: ArrayLike, norm: str = "none", **parts: ArrayLike) -> Readout:
+    others: dict[str, Any] = {role: tensor(role, values) for role, values in parts.items()}
+    return Readout(norm, tensor("unembedding", rows), epsilon=Fraction(1, 100000), **others)
+
+
+def always(verdict: bool | None) -> Callable[[Domain], bool | None]:
+    return lambda _: verdict
+
+
+def only_row(model: Readout, token: int, verdict: bool | None, program: str, **options: Any) -> ComparisonRow:
+    count = options.pop("count", model.vocabulary)
+    (row,) = compare(model, token, count, always(verdict), programs=[program], **options)
+    return row
+
+
+def answer(claim: str, direction: ArrayLike | None = None) -> FieldAnswer:
+    x = None if direction is None else np.array(direction, dtype=float)
+    return FieldAnswer(OWN_ROW, 6, "HiGHS", 0.0, 0.0, "Optimal", claim, x)
+
+
+# The square: corners are speakable, the centre is not, an edge's midpoint only ties.
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_corner_is_found_and_its_direction_holds(program: str) -> None:
+    row = only_row(readout(SQUARE), CORNER, True, program)
+    assert (row.claim, row.judgement, row.argmax, row.note) == ("feasible", AGREES, CORNER, "")
+    assert row.exact_margin_of_its_direction is not None
+    assert row.exact_margin_of_its_direction > 0
+    assert row.rows == (6 if program == OWN_ROW else 5)
+    assert row.domain == ("free" if program == GRIVAS else "direction")
+
+
+def test_own_row_turns_a_corner_infeasible_just_above_the_tolerance() -> None:
+    below = only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=1.00e-7)
+    above = only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=1.01e-7)
+    assert (below.claim, below.judgement) == ("feasible", AGREES)
+    assert (above.claim, above.judgement) == ("infeasible", FAKE_INFEASIBLE)
+    assert "its own row asks for 0 <= -1.01e-07" in above.note
+    assert only_row(readout(SQUARE), CORNER, True, WITHOUT_OWN_ROW, margin=1.01e-7).judgement == AGREES
+
+
+@pytest.mark.parametrize("token", [CENTRE, EDGE])
+@pytest.mark.parametrize("program", [OWN_ROW, WITHOUT_OWN_ROW])
+def test_margin_below_the_tolerance_is_fake_feasible(token: int, program: str) -> None:
+    row = only_row(readout(SQUARE), token, False, program, margin=1e-9)
+    assert (row.claim, row.judgement) == ("feasible", FAKE_FEASIBLE)
+    assert row.exact_margin_of_its_direction is not None
+    assert row.exact_margin_of_its_direction <= 0
+    assert row.exact_verdict == "unspeakable"
+    assert "speakable all the same" not in row.note
+
+
+@pytest.mark.parametrize("token", [CENTRE, EDGE])
+@pytest.mark.parametrize("program", [WITHOUT_OWN_ROW, GRIVAS])
+def test_infeasible_agrees_with_unspeakable(token: int, program: str) -> None:
+    row = only_row(readout(SQUARE), token, False, program, margin=1e-3)
+    assert (row.claim, row.judgement, row.argmax) == ("infeasible", AGREES, None)
+    assert row.exact_margin_of_its_direction is None
+
+
+def test_equal_rows_are_fake_feasible_for_the_largest_ball() -> None:
+    # The constraint of an equal row reads 0 <= 0, whatever the radius.
+    row = only_row(readout([[1, 1], [1, 1], [-1, 0], [0, -1]]), 1, False, GRIVAS)
+    assert (row.claim, row.judgement, row.argmax) == ("feasible", FAKE_FEASIBLE, 0)
+    assert row.exact_margin_of_its_direction == 0
+    assert row.note == "at its direction the token only ties"
+
+
+# What each program reads of the model.
+
+
+def test_grivas_keeps_the_logit_bias_and_the_post_drops_it() -> None:
+    model = readout(SQUARE, bias=[0, 0, 0, 0, 1, 0])
+    assert only_row(model, CENTRE, True, GRIVAS).claim == "feasible"
+    assert only_row(model, CENTRE, False, WITHOUT_OWN_ROW, margin=1e-3).claim == "infeasible"
+
+
+def test_grivas_ignores_the_norm_and_its_gain() -> None:
+    # Seen through the gain the second coordinate is gone and the corner ties with its neighbour.
+    model = readout(SQUARE, norm="rmsnorm", gain=[1, 0])
+    assert only_row(model, CORNER, True, GRIVAS).claim == "feasible"
+    assert only_row(model, CORNER, False, WITHOUT_OWN_ROW, margin=1e-3).claim == "infeasible"
+
+
+def test_post_sees_only_what_a_layernorm_lets_through() -> None:
+    # Rows 0 and 1 differ along (1, 1, 1), which no LayerNorm state has.
+    model = readout([[1, 0, 0], [2, 1, 1], [0, 1, 0], [0, 0, 1]], norm="layernorm")
+    assert only_row(model, 0, False, WITHOUT_OWN_ROW, margin=1e-3).claim == "infeasible"
+    assert only_row(model, 2, True, WITHOUT_OWN_ROW).judgement == AGREES
+
+
+def test_region_beyond_the_box_is_fake_infeasible() -> None:
+    model = readout([[1.0], [0.0]], bias=[-1000, 0])  # wins where h > 1000
+    row = only_row(model, 0, True, GRIVAS)
+    assert (row.claim, row.judgement) == ("infeasible", FAKE_INFEASIBLE)
+    assert row.note == "it asks for a radius of 1e-8 in a box of 100"
+
+
+def test_rows_beyond_the_count_are_no_competitors() -> None:
+    model = readout([[1, 0], [0, 1], [2, 0], [3, 0], [-1, -1]])
+    inside = only_row(model, 0, True, OWN_ROW, count=2)
+    assert (inside.judgement, inside.argmax, inside.rows) == (AGREES, 0, 2)
+    assert only_row(model, 0, False, WITHOUT_OWN_ROW, margin=1e-3).claim == "infeasible"
+    # A padded row asked about: its own row is not among the competitors, so it is not posed.
+    outside = solve(OWN_ROW, model, 4, 2, margin=1e-3)
+    assert (outside.claim, outside.argmax, outside.rows) == ("feasible", 4, 2)
+
+
+@pytest.mark.parametrize("norm", ["none", "rmsnorm", "layernorm"])
+def test_exact_margin_of_a_float_direction(norm: str) -> None:
+    rng = np.random.default_rng(3)
+    W, gain, bias = rng.normal(size=(9, 4)), rng.normal(size=4), rng.normal(size=9)
+    x = rng.normal(size=4) * [1e-9, 1, 1e3, 1]
+    model = readout(W, norm, gain=gain, bias=bias)
+    exact = [Fraction(v) for v in x.tolist()]
+    mean = sum(exact, Fraction(0)) / 4 if norm == "layernorm" else Fraction(0)
+
+    def logit(row: int, state: list[Fraction], scaled: bool) -> Fraction:
+        weights = zip(W[row].tolist(), gain.tolist(), state, strict=True)
+        return sum((Fraction(w) * (Fraction(g) if scaled else 1) * s for w, g, s in weights), Fraction(0))
+
+    centred = [v - mean for v in exact]
+    seen = exact_margin(model, DIRECTION, 2, 9, x.tolist())
+    assert seen == min(logit(2, centred, True) - logit(j, centred, True) for j in range(9) if j != 2)
+    c = [Fraction(v) for v in bias.tolist()]
+    seen = exact_margin(model, FREE, 2, 9, x.tolist())
+    assert seen == min(
+        logit(2, exact, False) + c[2] - logit(j, exact, False) - c[j] for j in range(9) if j != 2
+    )
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
+def test_random_rows(norm: str) -> None:
+    rng = np.random.default_rng(5)
+    W, gain = rng.normal(size=(60, 5)), rng.uniform(0.5, 2, size=5)
+    W[7] = W[8:40].mean(axis=0)
+    model = readout(W, norm, gain=gain)
+    x = rng.normal(size=(5, 3))
+    for token in (7, *np.argmax((W * gain) @ (x - x.mean(axis=0)), axis=0).tolist()):
+        own, without, grivas = compare(model, token, 60, always(token != 7), margin=1e-6)
+        assert own.claim == "infeasible"
+        assert without.judgement == grivas.judgement == AGREES, (without, grivas)
+
+
+# Solvers.
+
+
+def test_every_available_solver_finds_the_corner() -> None:
+    for name in pulp.listSolvers(onlyAvailable=True):
+        row = only_row(readout(SQUARE), CORNER, True, WITHOUT_OWN_ROW, solver=name)
+        assert (row.solver, row.judgement) == (name, AGREES)
+
+
+def test_unknown_solver_names_the_available_ones() -> None:
+    with pytest.raises(UsageError, match=r"NO_SUCH.*HiGHS"):
+        solve(OWN_ROW, readout(SQUARE), CORNER, 6, "NO_SUCH", None)
+
+
+@pytest.mark.parametrize(
+    ("program", "token", "count", "words"),
+    [
+        ("simplex", 0, 6, "post-without-own-row"),
+        (OWN_ROW, 6, 6, "out of"),
+        (OWN_ROW, -1, 6, "out of"),
+        (OWN_ROW, 0, 7, "out of"),
+        (GRIVAS, 0, 1, "no competitors"),
+    ],
+)
+def test_questions_without_sense(program: str, token: int, count: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        solve(program, readout(SQUARE), token, count)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_time_limit_is_no_answer(program: str) -> None:
+    W = np.random.default_rng(1).normal(size=(1500, 60))
+    found = solve(program, readout(W), 3, 1500, "HiGHS", time_limit=1e-4)
+    assert found.claim == "no answer", found.status
+    assert found.direction is None
+    assert "not optimal" in found.status
+    assert judge(found, True) == NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("status", "solution", "claim"),
+    [
+        ("LpStatusOptimal", "LpSolutionOptimal", "feasible"),
+        ("LpStatusOptimal", "LpSolutionIntegerFeasible", "no answer"),
+        ("LpStatusNotSolved", "LpSolutionInfeasible", "no answer"),
+        ("LpStatusInfeasible", "LpSolutionInfeasible", "infeasible"),
+        ("LpStatusUnbounded", "LpSolutionUnbounded", "no answer"),
+        ("LpStatusUndefined", "LpSolutionInfeasible", "no answer"),
+    ],
+)
+def test_statuses(status: str, solution: str, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(_: object, program: Any) -> None:
+        for variable in program.variables():
+            variable.varValue = 1.0
+        program.assignStatus(getattr(pulp, status), getattr(pulp, solution))
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", pretend)
+    assert solve(WITHOUT_OWN_ROW, readout(SQUARE), CORNER, 6, "HiGHS").claim == claim
+
+
+def test_optimal_without_values_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(_: object, program: Any) -> None:
+        program.assignStatus(pulp.LpStatusOptimal, pulp.LpSolutionOptimal)
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", pretend)
+    found = solve(OWN_ROW, readout(SQUARE), CORNER, 6, "HiGHS")
+    assert (found.claim, found.objective) == ("no answer", None)
+
+
+def test_radius_that_is_not_positive_is_infeasible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(_: object, program: Any) -> None:
+        for variable in program.variables():
+            variable.varValue = 0.0
+        program.assignStatus(pulp.LpStatusOptimal, pulp.LpSolutionOptimal)
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", pretend)
+    found = solve(GRIVAS, readout(SQUARE), CENTRE, 6, "HiGHS")
+    assert (found.claim, found.direction) == ("infeasible", None)
+
+
+def test_solver_that_breaks_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise pulp.PulpSolverError("licence expired")
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", breaks)
+    found = solve(GRIVAS, readout(SQUARE), CORNER, 6, "HiGHS")
+    assert found.claim == "no answer"
+    assert "licence expired" in found.status
+
+
+def test_pulp_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, verify.compare; sys.exit('pulp' in sys.modules or 'highspy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)  # noqa: S603
+
+
+# The words.
+
+
+@pytest.mark.parametrize(
+    ("claim", "proved", "margin", "words"),
+    [
+        ("feasible", True, Fraction(1, 9), AGREES),
+        ("feasible", None, Fraction(1, 9), AGREES),
+        ("feasible", True, Fraction(0), FAKE_FEASIBLE),
+        ("feasible", True, Fraction(-1), FAKE_FEASIBLE),
+        ("feasible", None, Fraction(-1), FAKE_FEASIBLE),
+        ("feasible", False, Fraction(-1), FAKE_FEASIBLE),
+        ("feasible", False, None, FAKE_FEASIBLE),
+        ("infeasible", True, None, FAKE_INFEASIBLE),
+        ("infeasible", False, None, AGREES),
+        ("infeasible", None, None, NOT_COMPARABLE),
+        ("no answer", True, None, NO_ANSWER),
+        ("no answer", False, None, NO_ANSWER),
+        ("no answer", None, None, NO_ANSWER),
+    ],
+)
+def test_judge(claim: str, proved: bool | None, margin: Fraction | None, words: str) -> None:
+    assert judge(answer(claim), proved, margin) == words
+
+
+def test_two_exact_results_that_contradict_each_other_are_an_internal_error() -> None:
+    with pytest.raises(VerifyError, match="internal error"):
+        judge(answer("feasible"), False, Fraction(1))
+
+
+def pretend_solve(monkeypatch: pytest.MonkeyPatch, found: FieldAnswer) -> None:
+    monkeypatch.setattr("verify.compare.solve", lambda *_: found)
+
+
+@pytest.mark.parametrize(
+    ("argmax", "verdict", "note"),
+    [
+        (2, True, "at its direction row 2 is on top; the token is speakable all the same"),
+        (CORNER, None, "at its direction the token is on top in float64, not in exact arithmetic"),
+        (None, False, ""),
+    ],
+)
+def test_notes_of_a_fake_direction(
+    argmax: int | None, verdict: bool | None, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.array([-1.0, 0.5])
+    pretend_solve(
+        monkeypatch, FieldAnswer(OWN_ROW, 6, "HiGHS", 0.0, 0.0, "Optimal", "feasible", x, argmax, 0.0)
+    )
+    row = only_row(readout(SQUARE), CORNER, verdict, OWN_ROW)
+    assert (row.judgement, row.note) == (FAKE_FEASIBLE, note)
+
+
+def test_rows_come_one_by_one_and_each_domain_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def exact(domain: Domain) -> bool:
+        asked.append(domain.name)
+        return True
+
+    rows = compare(readout(SQUARE), CORNER, 6, exact)
+    assert next(rows).program == OWN_ROW
+    assert asked == ["direction"]
+    assert [row.program for row in rows] == [WITHOUT_OWN_ROW, GRIVAS]
+    assert asked == ["direction", "free"]
+
+
+def test_rows_as_json() -> None:
+    for row in compare(readout(SQUARE), CENTRE, 6, always(None), margin=1e-9):
+        data = json.loads(json.dumps(row.to_json(), allow_nan=False))
+        assert data["program"] == row.program
+        assert data["exact_verdict"] == "undecided"
+        text, margin = data["exact_margin_of_its_direction"], row.exact_margin_of_its_direction
+        if margin is None:
+            assert text is None
+        else:
+            numerator, denominator = text.split("/")
+            assert Fraction(int(numerator, 16), int(denominator, 16)) == margin
+
+
+# A real model: <pad> and <unk> lie inside the hull of the others, with the biases dropped.
+
+
+def test_tinygpt() -> None:
+    root = os.environ.get("VERIFY_TEST_MODELS")
+    if not root or not (Path(root) / "tinygpt-slm-05").is_dir():
+        pytest.skip("set VERIFY_TEST_MODELS to a folder that holds tinygpt-slm-05")
+    model = load_model(str(Path(root) / "tinygpt-slm-05")).readout
+    for token in (0, 2, 3):
+        strict = only_row(model, token, False, WITHOUT_OWN_ROW, margin=1e-5)
+        assert (strict.claim, strict.judgement) == ("infeasible", AGREES)
+        for row in compare(model, token, model.vocabulary, lambda d: None if d == FREE else False):
+            assert row.judgement in (AGREES, FAKE_FEASIBLE, NOT_COMPARABLE)

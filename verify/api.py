@@ -1,0 +1,85 @@
+"""GLUE. The library's verbs, the same as the command line's. Decides nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verify.files import certificate_path, read_certificate, require_writable, write_atomically
+from verify.kernel import Domain, from_bytes, parse_domain
+from verify.models import Model, load_model
+from verify.recheck import Audit, Auditor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verify.decide import Decision
+
+__all__ = ["ALL_DOMAINS", "audit", "decide_all", "load_model", "show", "token"]
+
+# In this order evidence passes from one to the next where an inclusion allows it.
+ALL_DOMAINS = ("readout", "free", "direction", "box:1")
+
+
+def token(
+    token: int | str,
+    model: str | Model = "whisper-tiny.en",
+    domain: str = "readout",
+    *,
+    competitors: str = "all",
+    proposer: str = "default",
+    solver: str | None = None,
+    out: str | Path | None = None,
+) -> list[Decision]:
+    """Decide whether `token` (an id, or its text) can be the unique argmax; one Decision a domain.
+
+    domain: readout, free, direction, box:B, or all. competitors: all rows, or those of the tokenizer.
+    out: a folder for the certificates; None keeps them in memory (`Decision.certificate`).
+    Raises UsageError (token, domain, options), ModelUnavailableError, OutputError.
+    """
+    loaded = load_model(model) if isinstance(model, str) else model
+    return list(decide_all(token, loaded, domain, competitors, proposer, solver, out))
+
+
+def decide_all(
+    token: int | str,
+    model: Model,
+    domain: str = "readout",
+    competitors: str = "all",
+    proposer: str = "default",
+    solver: str | None = None,
+    out: str | Path | None = None,
+) -> Iterator[Decision]:
+    """`token`, one Decision at a time as it is made; certificates are saved before they are yielded."""
+    from verify.decide import Decider
+
+    domains: list[Domain] = [parse_domain(d) for d in (ALL_DOMAINS if domain == "all" else (domain,))]
+    chosen = model.tokens.find(str(token))
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        require_writable(folder)
+    decider = Decider(model, competitors, proposer, solver)
+    known: list[Decision] = []
+    for each in domains:
+        decision = decider.decide(chosen, each, known)
+        if folder is not None and decision.proved is not None:
+            path = certificate_path(folder, model.name, each, chosen)
+            write_atomically(path, decision.certificate)
+            decision.path = path
+        known.append(decision)
+        yield decision
+
+
+def audit(path: str | Path, model: str | None = None) -> Audit:
+    """Check one certificate file against the weights of its model (or of `model`). Imports no solver.
+
+    The result's `proved` is None, and `error` says why, when it is not accepted.
+    """
+    return Auditor(model).audit(Path(path))
+
+
+def show(path: str | Path) -> str:
+    """A certificate file as text for a person; nothing is checked but the format. Raises MalformedError."""
+    from verify.render import certificate_text
+
+    return certificate_text(from_bytes(read_certificate(Path(path))))

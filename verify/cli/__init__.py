@@ -1,0 +1,77 @@
+"""GLUE. The command line: `verify token`, `verify audit`, `verify show`. No mathematics.
+
+Exit codes: decided or accepted 0, refuted 1, usage 2, undecided 3, malformed 4, model or resource
+unavailable 5, internal error 70, interrupted 130.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from verify import __version__
+from verify.errors import EXIT_INTERNAL, VerifyError
+
+EXIT_INTERRUPTED = 130
+_COMMANDS = ("token", "audit", "show")
+
+
+class _Lazy(click.Group):
+    """Commands are imported when they are run, so that --help is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"verify.cli.{cmd_name}").command
+        return command
+
+
+@click.command(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 decided or accepted, 1 refuted, 2 usage, 3 undecided, 4 malformed, "
+    "5 model or resource unavailable, 70 internal error, 130 interrupted.",
+)
+@click.version_option(__version__, package_name="unspeakable", prog_name="verify")
+def command() -> None:
+    """Rigorous answers about which tokens a language model can and cannot say.
+
+    \b
+    verify token 30208 --model whisper-tiny.en      decide one token, save a certificate
+    verify token " externalTo" --domain all         the same token by its text, in every domain
+    verify audit verify-certificates/               re-check saved certificates, without a solver
+    verify show CERT.json                           read one
+    """
+
+
+def main() -> None:
+    """Entry point: declared errors become one line on stderr and their exit code."""
+    try:
+        code = command.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted; finished certificates are saved, nothing is half-written", EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail("interrupted; finished certificates are saved, nothing is half-written", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except VerifyError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except MemoryError:
+        _fail("out of memory", 5)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: an internal error is no verdict
+        _fail(f"internal error, please report: {type(error).__name__}: {error}", EXIT_INTERNAL)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"verify: {message}", err=True)
+    sys.exit(code)

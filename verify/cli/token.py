@@ -1,0 +1,190 @@
+"""GLUE. `verify token`: decide one token and save the certificates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED
+from verify.propose import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verify.decide import Decision
+    from verify.models import Model, ReadoutOverrides
+
+
+@click.command(
+    "token",
+    epilog="\b\nExamples:\n"
+    "  verify token 30208\n"
+    '  verify token " externalTo" --model whisper-tiny.en --domain all\n'
+    "  verify token 0 --model ./my-checkpoint --domain box:0.5 --json\n"
+    "  verify token 30208 --compare        also runs the field's float programs (minutes)",
+)
+@click.argument("token")
+@click.option(
+    "--model", default="whisper-tiny.en", show_default=True, help="Bundled name, folder, or hub name."
+)
+@click.option(
+    "--domain", default="readout", show_default=True, help="readout, free, direction, box:B, or all."
+)
+@click.option(
+    "--competitors",
+    type=click.Choice(["all", "tokenizer"]),
+    default="all",
+    show_default=True,
+    help="All rows, or only ids of the tokenizer.",
+)
+@click.option(
+    "--out",
+    default="verify-certificates",
+    show_default=True,
+    help="Folder for the certificates.",
+    metavar="DIR",
+)
+@click.option(
+    "--proposer",
+    type=click.Choice(["default", *NAMES]),
+    default="default",
+    show_default=True,
+    help="Use this float method alone.",
+)
+@click.option("--solver", default=None, help="PuLP solver for the pulp proposer and --compare. [HiGHS]")
+@click.option("--compare", is_flag=True, help="Also run the field's float programs as posed, over all rows.")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=0.1), default=None, help="Seconds a program for --compare."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and domain.")
+@click.option("--unembedding", default=None, help="By hand: name of the unembedding tensor.")
+@click.option(
+    "--norm", type=click.Choice(["layernorm", "rmsnorm", "none"]), default=None, help="By hand: final norm."
+)
+@click.option("--norm-gain", default=None, help="By hand: name of the norm's gain.")
+@click.option("--norm-shift", default=None, help="By hand: name of the norm's shift.")
+@click.option("--logit-bias", default=None, help="By hand: name of the logit bias.")
+@click.option("--epsilon", default=None, help="By hand: the norm's epsilon, a decimal.")
+def command(token: str, model: str, out: str, as_json: bool, compare: bool, **options: Any) -> int:
+    """Decide whether TOKEN (an id, or its text) can be the unique argmax of the logits.
+
+    A float method proposes; exact arithmetic decides. The evidence is saved as a certificate that
+    `verify audit` re-checks. SPEAKABLE comes with a witness, UNSPEAKABLE with Farkas multipliers;
+    anything else is UNDECIDED (exit code 3).
+    """
+    from verify.api import decide_all, load_model
+
+    loaded = load_model(model, overrides=_by_hand(options))
+    decisions: list[Decision] = []
+    chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver")}
+    with _spinner(as_json) as say:
+        for decision in decide_all(token, loaded, out=out, **chosen):
+            decisions.append(decision)
+            say(f"{decision.domain.name}: {decision.verdict}")
+            if as_json:
+                click.echo(json.dumps(_json(decision)))
+    if not as_json:
+        _print(decisions)
+    if compare:
+        _compare(loaded, decisions, options, as_json)
+    return EXIT_DECIDED if all(d.proved for d in decisions) else EXIT_UNDECIDED
+
+
+def _by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
+    from verify.models import ReadoutOverrides
+
+    names = ("unembedding", "norm", "norm_gain", "norm_shift", "logit_bias", "epsilon")
+    given = ReadoutOverrides(**{name: options[name] for name in names})
+    return None if given.empty else given
+
+
+def _json(decision: Decision) -> dict[str, Any]:
+    from verify.figures import decision_json
+
+    return decision_json(decision)
+
+
+@contextlib.contextmanager
+def _spinner(quiet: bool) -> Iterator[Any]:
+    """A line on a terminal's stderr while work is going on; nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("proposing and checking ...") as status:
+        yield lambda text: status.update(f"{text}; next domain ...")
+
+
+def _print(decisions: list[Decision]) -> None:
+    from verify.render import decision_lines
+
+    colours = {"SPEAKABLE": "green", "UNSPEAKABLE": "red", "UNDECIDED": "yellow"}
+    for decision in decisions:
+        for label, value in decision_lines(decision):
+            shown = click.style(value, fg=colours[decision.verdict]) if label == "verdict" else value
+            click.echo(f"{label:<20} {shown}")
+        click.echo()
+    if len(decisions) > 1:
+        _print_table(_summary(decisions))
+
+
+def _print_table(table: Any) -> None:
+    """Tables are as wide as they need to be where nobody looks at a terminal."""
+    from rich.console import Console
+
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _summary(decisions: list[Decision]) -> Any:
+    """One row a domain."""
+    from rich.table import Table
+
+    from verify.figures import decision_json
+
+    table = Table("domain", "verdict", "kind", "margin or gap", "evidence from", "seconds")
+    for decision in decisions:
+        data = decision_json(decision)
+        number = data["margin"] or data["gap"]
+        table.add_row(
+            decision.domain.name,
+            decision.verdict,
+            data["kind"] or "",
+            f"{number['approx']:.6g}" if number else "",
+            data["derived_from"] or "its own search",
+            f"{decision.seconds:.2f}",
+        )
+    return table
+
+
+def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], as_json: bool) -> None:
+    """Run the field's programs, each against the exact verdict in the domain it asks about."""
+    from rich.table import Table
+
+    from verify.compare import compare
+    from verify.decide import Decider
+
+    token, count = decisions[0].token, decisions[0].competitors
+    known = {d.domain.name: d for d in decisions}
+    decider = Decider(model, options["competitors"])
+
+    def exact(domain: Any) -> bool | None:
+        decision = known.get(domain.name) or decider.decide(token, domain)
+        return None if decision.proved is None else decision.verdict == "SPEAKABLE"
+
+    table = Table("program", "domain", "rows", "solver", "seconds", "claims", "exact", "judgement", "note")
+    with _spinner(as_json) as say:
+        say("the field's programs over all rows (minutes)")
+        for row in compare(model.readout, token, count, exact, options["solver"], options["time_limit"]):
+            say(f"{row.program}: {row.judgement}")
+            if as_json:
+                click.echo(json.dumps({"compare": row.to_json()}))
+            seconds = f"{row.build_seconds + row.seconds:.1f}"
+            cells = (row.program, row.domain, str(row.rows), row.solver, seconds, row.claim)
+            table.add_row(*cells, row.exact_verdict, row.judgement, row.note)
+    if not as_json:
+        _print_table(table)

@@ -1,0 +1,76 @@
+"""GLUE. Certificate files on disk: where they lie, and atomic writing. Decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verify.errors import MalformedError, ModelUnavailableError, OutputError
+from verify.kernel.certificate import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verify.kernel import Domain
+
+
+def certificate_path(folder: Path, model: str, domain: Domain, token: int) -> Path:
+    """`folder`/model/domain/token.json, with only harmless characters in the names."""
+    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain.name)]
+    return folder / names[0] / names[1] / f"{token}.json"
+
+
+def require_writable(folder: Path) -> None:
+    """Create `folder`, or raise OutputError before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another with --out"
+        ) from None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` under `path` whole or not at all. Raises OutputError."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+        raise
+
+
+def read_certificate(path: Path) -> bytes:
+    """The bytes of a certificate file. ModelUnavailableError if unreadable, MalformedError if too big."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise MalformedError(f"over the limit of {MAX_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelUnavailableError(f"cannot read: {error.strerror or error}") from None
+
+
+def certificate_files(paths: list[Path]) -> Iterator[Path]:
+    """The files named; of a folder, every .json below it in sorted order."""
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(p for p in path.rglob("*.json") if p.is_file())
+        else:
+            yield path

@@ -1,0 +1,229 @@
+"""PROPOSER. The float programs of the field, as their authors posed them, over all rows, through PuLP.
+
+Nothing here is believed: an answer is what that method says, and `verify.compare` holds it against the
+exact verdict. Three programs for a token t with rows w_j:
+
+`post`                  (2023) maximise a_t.x over x in [-1, 1]^d with (a_j - a_t).x <= -margin for ALL
+                        rows j, the token's own among them (there it reads 0 <= -margin, which is false).
+                        a_j is the row as TransformerLens hands it out: folded with the norm's gain, centred
+                        over the coordinates after a LayerNorm, minus the vocabulary's mean row (which moves
+                        the objective, not the differences); shift and biases dropped. TransformerLens
+                        rounds it to float32, here it is float64. Its second step is the argmax at x.
+`post-without-own-row`  the same without that row.
+`grivas`                (Grivas, Bogoychev, Lopez 2022) the largest ball in the token's region: maximise
+                        r >= 1e-8 with (w_j - w_t).x + r |w_j - w_t| <= c_t - c_j for j != t, x in
+                        [-100, 100]^d, rows as stored, logit bias kept, final norm ignored. Their code runs
+                        Gurobi with a feasibility tolerance of 1e-9, after a cheaper search that is left out
+                        here, and calls a token unargmaxable at any status but OPTIMAL, a time limit or an
+                        exception included; here those two are "no answer". HiGHS is given the tolerance of
+                        1e-9, other solvers keep their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from verify.errors import UsageError
+from verify.kernel.domain import DIRECTION, FREE
+from verify.propose.problem import FloatReadout
+from verify.propose.pulp_lp import find_solver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from verify.kernel.domain import Domain
+    from verify.kernel.readout import Readout
+
+    Array = NDArray[np.float64]
+
+OWN_ROW, WITHOUT_OWN_ROW, GRIVAS = "post", "post-without-own-row", "grivas"
+# Program -> the set of states it asks about: the post's constraints are a cone but for the margin.
+DOMAIN_OF: dict[str, Domain] = {OWN_ROW: DIRECTION, WITHOUT_OWN_ROW: DIRECTION, GRIVAS: FREE}
+PROGRAMS = tuple(DOMAIN_OF)
+MARGIN = 1e-7
+
+_POST_BOX, _GRIVAS_BOX = 1.0, 100.0
+_LEAST_RADIUS, _GRIVAS_TOLERANCE = 1e-8, 1e-9
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class FieldAnswer:
+    """What one program said of one token. Not believed.
+
+    rows: constraints handed to the solver. solver: its name in PuLP. seconds: PuLP's hand-over and the
+    solver; build_seconds: writing the program. status: in the solver's words, as PuLP reports them.
+    claim: `feasible`, `infeasible` or `no answer` (a time limit, an error, no usable status).
+    direction: the solver's x, shape (d,), when feasible. argmax: the row on top at x among the
+    competitors and the token, in float64, lowest id first: the post's second step. objective: the
+    token's logit at x above the vocabulary's mean (post), or the radius r (grivas).
+    """
+
+    program: str
+    rows: int
+    solver: str
+    seconds: float
+    build_seconds: float
+    status: str
+    claim: str
+    direction: Array | None = None
+    argmax: int | None = None
+    objective: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Posed:
+    """One token's program in floats: rows a_j (V, d), offsets b_j (V,), the constraints' ids in order."""
+
+    program: str
+    rows: Array
+    offsets: Array
+    token: int
+    ids: NDArray[np.intp]
+    margin: float
+
+    def constraints(self) -> Iterator[tuple[list[float], float]]:
+        """Coefficients (of x, then of r for `grivas`) and right-hand side of each constraint."""
+        for start in range(0, len(self.ids), _BLOCK):
+            ids = self.ids[start : start + _BLOCK]
+            D = self.rows[ids] - self.rows[self.token]
+            right = np.full(len(ids), -self.margin)
+            if self.program == GRIVAS:
+                D = np.column_stack([D, np.linalg.norm(D, axis=1)])
+                right = self.offsets[self.token] - self.offsets[ids]
+            for coefficients, bound in zip(D, right.tolist(), strict=True):
+                yield coefficients.tolist(), bound
+
+    def argmax(self, x: Array, count: int) -> int:
+        """The row with the largest logit at x, in float64; the lowest id of a tie."""
+        logits = self.rows @ x + self.offsets
+        logits[[j for j in range(count, len(logits)) if j != self.token]] = -np.inf
+        return int(np.argmax(logits))
+
+
+def solve(
+    program: str,
+    readout: Readout,
+    token: int,
+    count: int,
+    solver: str | None = None,
+    time_limit: float | None = None,
+    margin: float = MARGIN,
+) -> FieldAnswer:
+    """Pose `program` (one of PROGRAMS) for `token` against rows 0..count-1 and ask the solver.
+
+    solver: a name that PuLP knows; HiGHS if None. time_limit: seconds, for the solver alone.
+    margin: in logits, of the post's programs. About 100 bytes of memory for each coefficient.
+    Raises UsageError on an unknown program, an unavailable solver (naming those that are), a token or
+    count out of range, and a token without competitors.
+    """
+    if program not in DOMAIN_OF:
+        raise UsageError(f"unknown program {program!r}: use one of {', '.join(PROGRAMS)}")
+    if not (0 <= token < readout.vocabulary and 1 <= count <= readout.vocabulary):
+        raise UsageError(f"token {token} or competitors 0..{count - 1} are out of {readout.vocabulary} rows")
+    if count == 1 and token == 0:
+        raise UsageError("the token has no competitors: there is no program to pose")
+    engine = _engine(solver, time_limit, program)
+    start = time.perf_counter()
+    posed = _pose(program, readout, token, count, margin)
+    built, variables = _write(posed)
+    rows = len(posed.ids)
+    del posed  # its matrix would lie idle at the solver's peak
+    build_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    status, claim = _ask(built, engine)
+    seconds = time.perf_counter() - start
+    values = np.array([v.varValue for v in variables], dtype=np.float64)  # None becomes nan
+    objective = float(built.objective.value()) if np.isfinite(values).all() else None
+    del built, variables
+    gc.collect()
+    answer = (program, rows, engine.name, seconds, build_seconds)
+    if claim != "feasible":
+        return FieldAnswer(*answer, status, claim)
+    if objective is None:
+        return FieldAnswer(*answer, status + ", without values", "no answer")
+    if program == GRIVAS and objective <= 0:
+        return FieldAnswer(*answer, status + ", radius not above 0", "infeasible", objective=objective)
+    x = values[: readout.d]
+    argmax = _pose(program, readout, token, count, margin).argmax(x, count)
+    return FieldAnswer(*answer, status, claim, x, argmax, objective)
+
+
+def _pulp() -> Any:
+    """PuLP, imported when it is first needed."""
+    import pulp
+
+    return pulp
+
+
+def _pose(program: str, readout: Readout, token: int, count: int, margin: float) -> _Posed:
+    view = FloatReadout(readout, DOMAIN_OF[program])
+    if program != GRIVAS:
+        view.rows -= view.centre
+    ids = np.arange(count)
+    if program != OWN_ROW:
+        ids = ids[ids != token]
+    return _Posed(program, view.rows, view.offsets, token, ids, margin)
+
+
+def _write(posed: _Posed) -> tuple[Any, list[Any]]:
+    """The PuLP program and its variables, x first.
+
+    An expression made from pairs is the cheapest PuLP offers: 20 million coefficients in 8 s and 1.6 GB.
+    """
+    pulp = _pulp()
+    built = pulp.LpProblem(posed.program.replace("-", "_"), pulp.LpMaximize)
+    bound = _GRIVAS_BOX if posed.program == GRIVAS else _POST_BOX
+    d = posed.rows.shape[1]
+    # Padded with zeros, because PuLP orders the columns by name.
+    variables = [built.add_variable(f"x{i:06d}", -bound, bound) for i in range(d)]
+    if posed.program == GRIVAS:
+        variables.append(built.add_variable("z_radius", _LEAST_RADIUS, None))
+        objective = [(variables[-1], 1.0)]
+    else:
+        objective = list(zip(variables, posed.rows[posed.token].tolist(), strict=True))
+    built += pulp.LpAffineExpression(objective)
+    for coefficients, right in posed.constraints():
+        built += pulp.LpAffineExpression(zip(variables, coefficients, strict=True)) <= right
+    return built, variables
+
+
+def _engine(solver: str | None, time_limit: float | None, program: str) -> Any:
+    """A quiet PuLP solver with the time limit in seconds."""
+    pulp = _pulp()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        name = find_solver(solver).name
+        options: dict[str, float] = {}
+        if name == "HiGHS" and program == GRIVAS:
+            options["primal_feasibility_tolerance"] = _GRIVAS_TOLERANCE
+        return pulp.getSolver(name, msg=False, timeLimit=time_limit, **options)
+
+
+def _ask(built: Any, engine: Any) -> tuple[str, str]:
+    """The solver's status in words, and the claim that the method's author reads off it.
+
+    PuLP reports a solver that ran out of time as status "Optimal"; only the status of the solution
+    tells the two apart.
+    """
+    pulp = _pulp()
+    try:
+        built.solve(engine)
+    except Exception as error:  # noqa: BLE001 - whatever a solver raises, it gave no answer
+        return f"error: {type(error).__name__}: {str(error)[:200]}", "no answer"
+    status = str(pulp.LpStatus[built.status])
+    if built.status == pulp.LpStatusOptimal and built.sol_status == pulp.LpSolutionOptimal:
+        return status, "feasible"
+    if built.status == pulp.LpStatusInfeasible:
+        return status, "infeasible"
+    words = str(pulp.LpSolution[built.sol_status])
+    return f"not optimal (PuLP: {status}, {words})", "no answer"

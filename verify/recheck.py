@@ -1,0 +1,138 @@
+"""GLUE around the kernel: audit a saved certificate against a model's weights. No solver is imported.
+
+The verdict is the kernel's; this file finds the weights, derives anew what stands in no tensor, and
+lists as hypotheses what cannot be derived. Wrong here = a hypothesis passed over in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
+from verify.kernel import Certificate, Proved, from_bytes, prove
+from verify.kernel.statement import decimal_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from verify.models import Model, ReadoutOverrides
+
+
+@dataclass
+class Audit:
+    """The outcome for one file: accepted iff `proved` is there. `hypotheses`: what was not derived."""
+
+    path: str
+    proved: Proved | None = None
+    error: VerifyError | None = None
+    hypotheses: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """accepted, refuted, malformed or unavailable."""
+        if self.proved is not None:
+            return "accepted"
+        names = {1: "refuted", 4: "malformed"}
+        return names.get(self.error.exit_code if self.error else 70, "unavailable")
+
+    @property
+    def exit_code(self) -> int:
+        """0 when accepted, else the error's code."""
+        return 0 if self.proved is not None else self.error.exit_code if self.error else 70
+
+
+class Auditor:
+    """Audits files; models are loaded once. `model`: a name or folder that overrides the statements'."""
+
+    def __init__(self, model: str | None = None) -> None:
+        self.model = model
+        self._loaded: dict[str, Model] = {}
+
+    def audit(self, path: Path) -> Audit:
+        """Check one file. Declared errors are in the result; nothing else is caught."""
+        from verify.files import read_certificate
+
+        result = Audit(str(path))
+        try:
+            certificate = from_bytes(read_certificate(path))
+            model = self._model_for(certificate, result)
+            proved = prove(certificate, model.readout)
+            derive_statement(certificate, model, result)
+            result.proved = proved
+        except VerifyError as error:
+            result.error = error
+        return result
+
+    def _model_for(self, certificate: Certificate, result: Audit) -> Model:
+        from verify.models import load_model
+
+        statement = certificate.statement
+        name = self.model or statement.model
+        if self.model is None and statement.revision and "@" not in name:
+            name = f"{name}@{statement.revision}"
+        by_hand = statement.epsilon_source.startswith("by hand") or (
+            statement.norm == "none" and not statement.epsilon_source
+        )
+        key = f"{name}\n{hand_key(certificate)}" if by_hand else name
+        if by_hand:
+            result.hypotheses.append(
+                "the readout was described by hand: which tensors make the logits, the norm kind "
+                f"({statement.norm}), epsilon ({decimal_text(statement.epsilon)}) and the gain offset "
+                f"({statement.gain_offset}) are taken from the certificate"
+            )
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = load_model(name, overrides=overrides_of(certificate) if by_hand else None)
+            except UsageError as error:
+                raise ModelUnavailableError(str(error)) from None
+        return self._loaded[key]
+
+
+def overrides_of(certificate: Certificate) -> ReadoutOverrides:
+    """The readout that a certificate describes, for a model that was described by hand."""
+    from verify.models import ReadoutOverrides
+
+    s = certificate.statement
+    names = {role: t.name for role, t in s.tensors.items()}
+    return ReadoutOverrides(
+        unembedding=names["unembedding"],
+        norm=s.norm,
+        norm_gain=names.get("gain"),
+        norm_shift=names.get("shift"),
+        logit_bias=names.get("bias"),
+        epsilon=None if s.norm == "none" else decimal_text(s.epsilon),
+        gain_offset=s.gain_offset,
+    )
+
+
+def hand_key(certificate: Certificate) -> str:
+    """What distinguishes two hand-made descriptions of the same files."""
+    s = certificate.statement
+    return repr((sorted((r, t.name) for r, t in s.tensors.items()), s.norm, s.epsilon, s.gain_offset))
+
+
+def derive_statement(certificate: Certificate, model: Model, result: Audit) -> None:
+    """Derive token text and competitor rule anew; RefutedError where they contradict the statement."""
+    statement, tokens = certificate.statement, model.tokens
+    size = tokens.size
+    if size is None:
+        result.hypotheses.append(f"the token's text, {statement.text!r}: no tokenizer file is at hand")
+        if statement.competitor_rule == "tokenizer":
+            result.hypotheses.append(f"the tokenizer's size, {statement.competitors}")
+    else:
+        found = tokens.text(statement.token)
+        if found != statement.text:
+            raise RefutedError(
+                f"token {statement.token} is {found!r} in this tokenizer, not {statement.text!r} as stated"
+            )
+        if statement.competitor_rule == "tokenizer" and statement.competitors != min(
+            size, model.readout.vocabulary
+        ):
+            raise RefutedError(f"the tokenizer has {size} ids, the statement says {statement.competitors}")
+    for name, digest in statement.files.items():
+        if name not in model.files:
+            result.notes.append(f"{name}, which the statement names, is not at hand")
+        elif model.files[name] != digest:
+            result.notes.append(f"{name} is not the file the statement names; what was read from it agrees")
