@@ -5,6 +5,7 @@ Wrong here costs time or an UNDECIDED, never a verdict: every verdict is a `Prov
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -19,6 +20,7 @@ from verify.kernel import (
     Domain,
     Multipliers,
     Proved,
+    Residual,
     Speakable,
     State,
     Statement,
@@ -30,8 +32,9 @@ from verify.kernel import (
     tensor_ids,
     to_bytes,
 )
-from verify.kernel.check import check_never, check_tie, residual_margin, state_margin
+from verify.kernel.check import Combination, check_never, check_tie, combine, residual_margin, state_margin
 from verify.propose import make_proposer
+from verify.propose.interior import InteriorPoint
 from verify.propose.multipliers import best_bound, exact_at_zero, rounded
 from verify.propose.problem import FloatReadout, Problem
 from verify.propose.residual import residuals
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 # A witness within this share of the certified ceiling counts as maximised.
 MAXIMISED = Fraction(1, 2)
 _RIVALS = 5
+_NOT_A_WITNESS = "not a witness"
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,7 @@ class _Run:
         near = np.flatnonzero(problem.distances <= 1e-6 * (1.0 + float(np.linalg.norm(problem.a_t))))
         if self.system.domain.kind == "free" and near.size:
             near = near[np.abs(problem.view.rows[near] - problem.a_t).max(axis=1) == 0]
+        near = near[near != self.system.token]
         if near.size == 0:
             return ()
         exact = self.system.differences([int(j) for j in near])
@@ -293,6 +298,8 @@ class _Run:
     def _witness(self, problem: Problem, y: np.ndarray, low: float) -> str:
         """Round y to states of the domain and keep the first with nearly the float margin."""
         best: tuple[Fraction, State] | None = None
+        if low <= 0 and problem.cone:
+            return "no margin in its direction"
         if self.system.region == "sphere":
             return self._residual_only(problem, y)
         for state in states(self.system, y):
@@ -307,7 +314,7 @@ class _Run:
         if best is None:
             return "no state inside the domain"
         if best[0] <= 0:
-            return f"margin of its direction {float(best[0]):.3g}: not a witness"
+            return f"margin of its direction {float(best[0]):.3g}: {_NOT_A_WITNESS}"
         if self.speakable is None or best[0] > self.speakable.margin:
             kept = self.speakable
             self.speakable = Speakable(
@@ -349,7 +356,7 @@ class _Run:
                     self.system, proposal, Fraction(0)
                 )
                 if pair and pair[1] < 0:
-                    return self._keep_unspeakable(pair[0], -pair[1])
+                    return self._keep_unspeakable(pair[0], -pair[1], never=True)
             elif self.speakable is not None and self.bounded:
                 pair = rounded(self.system, proposal, high * Fraction(5, 4))
                 if pair and (self.speakable.at_most is None or pair[1] < self.speakable.at_most):
@@ -359,23 +366,23 @@ class _Run:
         if self.speakable is not None or self.unspeakable is not None:
             return ""
         said = "multipliers do not hold exactly"
-        for how, multipliers in exact_at_zero(self.system, problem, proposal):
-            bound = best_bound(self.system, multipliers)
+        for how, multipliers, c in exact_at_zero(self.system, problem, proposal):
+            bound = best_bound(self.system, c)
             gap = -bound if bound is not None and bound < 0 else Fraction(0)
-            if self.unspeakable is None or self._is_never(multipliers):
-                said = self._keep_unspeakable(multipliers, gap) + f" ({how})"
+            never = self._is_never(c)
+            if self.unspeakable is None or never:
+                said = self._keep_unspeakable(multipliers, gap, never) + f" ({how})"
             if self.unspeakable is not None and self.unspeakable.kind == "never":
                 break
         return said
 
-    def _keep_unspeakable(self, multipliers: Multipliers, gap: Fraction) -> str:
-        kind = "never" if self._is_never(multipliers) else "unsettled"
-        self.unspeakable = Unspeakable(gap, kind, multipliers)
+    def _keep_unspeakable(self, multipliers: Multipliers, gap: Fraction, never: bool) -> str:
+        self.unspeakable = Unspeakable(gap, "never" if never else "unsettled", multipliers)
         return f"multipliers on {len(multipliers.rows)} rows, gap {float(gap):.4g}"
 
-    def _is_never(self, multipliers: Multipliers) -> bool:
+    def _is_never(self, c: Combination) -> bool:
         try:
-            check_never(self.system, multipliers)
+            check_never(self.system, c)
         except RefutedError:
             return False
         return True
@@ -386,10 +393,11 @@ class _Run:
         """Try the evidence of another domain here (theory of inclusions); the kernel checks it anew."""
         claim = other.claim
         if isinstance(claim, Unspeakable) and (other.domain.kind == "free" or other.equal_rows):
-            bound = best_bound(self.system, claim.multipliers)
+            c = combine(self.system, claim.multipliers)
+            bound = best_bound(self.system, c)
             if bound is not None and bound <= 0:
                 self.equal = other.equal_rows
-                self._keep_unspeakable(claim.multipliers, -bound)
+                self._keep_unspeakable(claim.multipliers, -bound, self._is_never(c))
                 for state in self._carried(other, claim.tie):
                     self._tie_state(state)
         elif isinstance(claim, Speakable):
@@ -472,18 +480,32 @@ class _Run:
         if claim.state is None:
             return claim
         problem = Problem(self.decider.view(self.system.domain), self.system.token, self.system.count, [])
-        z = float_state(self.system, claim.state)
         own = self.system.readout.unembedding.dtype
-        for residual in residuals(self.system, problem, z):
-            try:
+        z = float_state(self.system, claim.state)
+        best = self._residual_near(problem, z)
+        if best is None or best.dtype != own:
+            # Farther from all faces there is more room for rounding, at a smaller margin.
+            roomy = Problem(problem.view, problem.token, problem.count, [], by_distance=True)
+            for proposal in InteriorPoint(0.5).propose(roomy):
+                other = self._residual_near(problem, proposal.state) if proposal.low > 0 else None
+                best = other if best is None or (other is not None and other.dtype == own) else best
+                break
+        if best is None:
+            self.notes.append(
+                "no residual-stream vector found in F16, BF16, F32 or F64 that speaks the token"
+            )
+            return claim
+        if best.dtype != own:
+            self.notes.append(f"no residual vector found in {own}; the one stored needs {best.dtype}")
+        return replace(claim, residual=best)
+
+    def _residual_near(self, problem: Problem, z: np.ndarray | None) -> Residual | None:
+        """The first residual vector near z that speaks the token, in the narrowest dtype."""
+        for residual in residuals(self.system, problem, z) if z is not None else ():
+            with contextlib.suppress(RefutedError):
                 residual_margin(self.system, residual)
-            except RefutedError:
-                continue
-            if residual.dtype != own:
-                self.notes.append(f"no residual vector found in {own}; the one stored needs {residual.dtype}")
-            return replace(claim, residual=residual)
-        self.notes.append("no residual-stream vector found in F16, BF16, F32 or F64 that speaks the token")
-        return claim
+                return residual
+        return None
 
     def _why_undecided(self) -> str:
         tried = "; ".join(f"{a.proposer}: claimed {a.claimed}, {a.found}" for a in self.attempts)
@@ -495,7 +517,7 @@ def _named(attempt: Attempt, proved: Proved | None) -> Attempt:
     if proved is None:
         return attempt
     if attempt.claimed == "speakable" and (
-        proved.verdict == "unspeakable" or "not a witness" in attempt.found
+        proved.verdict == "unspeakable" or _NOT_A_WITNESS in attempt.found
     ):
         return replace(attempt, fake="FAKE FEASIBLE")
     if attempt.claimed == "unspeakable" and proved.verdict == "speakable":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from verify.recheck import Audit
 
 KIND_TEXT = {
-    "never": "never: some competitor is above it at every state",
+    "never": "never: at every state but zero some competitor is above it",
     "tie-only": "tie-only: it can share the maximum, never hold it alone",
     "unsettled": "whether it can tie for the maximum is not settled",
 }

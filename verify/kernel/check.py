@@ -6,6 +6,7 @@ its number; all arithmetic is on Python integers and fractions, but for the filt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
 from typing import TYPE_CHECKING
@@ -91,19 +92,28 @@ def check_tie(system: System, state: State) -> None:
         raise RefutedError(f"at the tie state row {nearest[0]} is above the token by {_short(-found)}")
 
 
-def check_bound(system: System, multipliers: Multipliers, bound: Fraction) -> None:
+@dataclass(frozen=True)
+class Combination:
+    """u = sum lambda_j D_j, v = sum lambda_j e_j (units of 2**system.unit), and sum lambda_j; exact."""
+
+    u: list[int]
+    v: int
+    total: int
+    differences: list[Difference]
+
+
+def check_bound(system: System, c: Combination, bound: Fraction) -> None:
     """Theorem 6. Proves: at every state of the domain, min_j (l_t - l_j) <= `bound`.
 
     `bound` <= 0 proves UNSPEAKABLE with gap -bound; `bound` > 0 is a ceiling on every margin.
     With u = sum lambda_j D_j, v = sum lambda_j e_j, L = sum lambda_j the weighted mean of the margins
     is (u.z + v) / L, so its maximum over the domain bounds the least of them.
     """
-    u, v, total, _ = _combination(system, multipliers)
     d = system.readout.d
-    room = bound * total / _power(system.unit) - v
+    room = bound * c.total / _power(system.unit) - c.v
     if room < 0:
         raise RefutedError("the multipliers do not prove the bound: v > bound * sum(lambda)")
-    pu = system.project(u)
+    pu = system.project(c.u)
     scale = d if system.projects else 1
     if system.region in ("space", "cone"):
         if any(pu):
@@ -116,14 +126,13 @@ def check_bound(system: System, multipliers: Multipliers, bound: Fraction) -> No
         raise RefutedError("the multipliers do not prove the bound over the ball: d |Pu|^2 > v^2")
 
 
-def check_never(system: System, multipliers: Multipliers) -> None:
+def check_never(system: System, c: Combination) -> None:
     """Theorem 7. Proves, given bound 0 by the same multipliers: only at z = 0 can the token tie.
 
     Three ways: a positive gap; the supremum 0 reached on the boundary of the open ball alone; or all
     slacks of the support zero only at z = 0, because its rows span the space of states.
     """
-    u, v, _, differences = _combination(system, multipliers)
-    pu = system.project(u)
+    v, pu = c.v, system.project(c.u)
     if system.region == "ball" and any(pu):
         return
     if system.region in ("space", "cone", "ball") and v < 0 and not any(pu):
@@ -136,8 +145,8 @@ def check_never(system: System, multipliers: Multipliers) -> None:
         d, scale = system.readout.d, system.readout.d if system.projects else 1
         if d * sum(x * x for x in pu) < (v * scale) ** 2:
             return
-    if not any(pu) and v == 0 and not any(x.e for x in differences):
-        rows = [system.project(x.D) for x in differences]
+    if not any(pu) and v == 0 and not any(x.e for x in c.differences):
+        rows = [system.project(x.D) for x in c.differences]
         if _rank_at_least(rows, system.dimension):
             return
     raise RefutedError("these multipliers do not exclude that the token ties at some state")
@@ -167,8 +176,6 @@ def residual_margin(system: System, residual: Residual) -> Fraction:
     # root <= sqrt(square) * 2**bits < root + 1
     bits = _ROOT_BITS + _bits_below_one(square)
     root = isqrt((square.numerator << (2 * bits)) // square.denominator)
-    if root == 0:
-        raise RefutedError("the norm's denominator is too small to enclose")
     g, s, low = system.final_state([x << bits for x in y], root, 0)
     readout, token = system.readout, system.token
     # root is off by less than 1, which moves g and s by less than what root = 1 alone would give.
@@ -206,8 +213,8 @@ def _bits_below_one(square: Fraction) -> int:
     return max(0, (square.denominator.bit_length() - square.numerator.bit_length()) // 2 + 1)
 
 
-def _combination(system: System, multipliers: Multipliers) -> tuple[list[int], int, int, list[Difference]]:
-    """u, v, sum(lambda) and the differences used; checks that the multipliers are admissible."""
+def combine(system: System, multipliers: Multipliers) -> Combination:
+    """The weighted sums of the inequalities named; RefutedError unless every weight is admissible."""
     rows, values = list(multipliers.rows), multipliers.values
     if values is None:
         raise RefutedError("a support alone proves nothing until its multipliers are solved for")
@@ -222,9 +229,15 @@ def _combination(system: System, multipliers: Multipliers) -> tuple[list[int], i
             raise RefutedError(f"row {j} is not a competitor of token {system.token}")
     differences = system.differences(rows)
     d = system.readout.d
-    matrix = flint.fmpz_mat([[*x.D, x.e] for x in differences])
-    product = (flint.fmpz_mat([list(values)]) * matrix).entries()
-    return [int(x) for x in product[:d]], int(product[d]), sum(values), differences
+    # Factors of two that all entries share are taken out before the product and put back after it.
+    bits = 0
+    for x in differences:
+        for entry in (*x.D, x.e):
+            bits |= entry
+    spare = (bits & -bits).bit_length() - 1 if bits else 0
+    matrix = flint.fmpz_mat([[entry >> spare for entry in (*x.D, x.e)] for x in differences])
+    product = [int(x) << spare for x in (flint.fmpz_mat([list(values)]) * matrix).entries()]
+    return Combination(product[:d], product[d], sum(values), differences)
 
 
 def _rank_at_least(rows: list[list[int]], rank: int) -> bool:

@@ -41,7 +41,7 @@ def possible_maximisers(
 ) -> list[int]:
     """Rows that may attain max over j < count, j != token of  matrix_j . g + s * bias_j.
 
-    g = state * 2**unit, s = bias_scale * 2**unit, and each g_i and s is known only to within
+    g = state * 2**unit, s = bias_scale * 2**unit >= 1, and each g_i and s is known only to within
     slack * 2**unit. Rows that are left out provably do not attain the maximum (Theorem 2);
     rows that are returned may or may not. NaN, infinity or overflow: every row is returned.
     """
@@ -71,9 +71,12 @@ def possible_maximisers(
                 c = as_float64(bias, start, stop)
                 logits[start:stop] += c * s
                 largest_bias = max(largest_bias, float(np.abs(c).max()))
-        # Theorem 2: |computed - true| <= error for every row, in any order of summation.
-        size = largest_weight * g_norm1 + largest_bias * abs(s)
-        error = (d + 8) * 2.0**-52 * size + 2.0 * fuzz * (d * largest_weight + largest_bias) + 2.0**-960
+        # Theorem 2: |computed - true| <= error for every row, in any order of summation. The floors
+        # pay for weights and states that a process flushing subnormal numbers to zero would lose.
+        weight = max(largest_weight, 2.0**-70)
+        shift = 0.0 if bias is None else max(largest_bias, 2.0**-70)
+        size = weight * (g_norm1 + 2.0**-960) + shift * abs(s)
+        error = (d + 8) * 2.0**-52 * size + 2.0 * fuzz * (d * weight + shift) + 2.0**-960
     if token < count:
         logits[token] = -math.inf
     top = float(logits.max())

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from verify.errors import RefutedError
+from verify.errors import RefutedError, UsageError
+from verify.kernel.certificate import from_bytes, to_bytes
 from verify.kernel.check import (
     check_bound,
     check_never,
     check_tie,
     check_witness,
+    combine,
     residual_margin,
     state_margin,
 )
@@ -56,14 +58,20 @@ def prove(certificate: Certificate, readout: Readout) -> Proved:
     """Check every part of `certificate` against `readout`. Raises RefutedError if any part fails.
 
     Sound by Theorems 3 to 8: nothing in the certificate is believed but what they let be checked.
+    It goes through its own bytes first, so that what is proved is what a file says, whatever objects
+    it was built from. MalformedError if it has no such bytes.
     """
+    certificate = from_bytes(to_bytes(certificate))
     statement, claim = certificate.statement, certificate.claim
     require_same_readout(statement, readout)
-    system = System(readout, statement.domain, statement.token, statement.competitors)
-    if isinstance(claim, Speakable):
-        return Proved(_KEY, certificate, _check_speakable(system, claim))
-    multipliers = _check_unspeakable(system, claim)
-    return Proved(_KEY, certificate, multipliers.rows)
+    try:
+        system = System(readout, statement.domain, statement.token, statement.competitors)
+        if isinstance(claim, Speakable):
+            return Proved(_KEY, certificate, _check_speakable(system, claim))
+        return Proved(_KEY, certificate, _check_unspeakable(system, claim).rows)
+    except UsageError as error:
+        # In a certificate a token or row out of range is no slip of the user's but a false statement.
+        raise RefutedError(str(error)) from None
 
 
 def _check_speakable(system: System, claim: Speakable) -> tuple[int, ...]:
@@ -82,7 +90,7 @@ def _check_speakable(system: System, claim: Speakable) -> tuple[int, ...]:
     if (claim.ceiling is None) != (claim.at_most is None):
         raise RefutedError("a ceiling needs both its multipliers and its value")
     if claim.ceiling is not None and claim.at_most is not None:
-        check_bound(system, _full(system, claim.ceiling), claim.at_most)
+        check_bound(system, combine(system, _full(system, claim.ceiling)), claim.at_most)
     return tuple(nearest)
 
 
@@ -90,11 +98,12 @@ def _check_unspeakable(system: System, claim: Unspeakable) -> Multipliers:
     if claim.gap < 0 or claim.kind not in KINDS:
         raise RefutedError("a gap is not negative, and a kind is never, tie-only or unsettled")
     multipliers = _full(system, claim.multipliers)
-    check_bound(system, multipliers, -claim.gap)
+    combination = combine(system, multipliers)
+    check_bound(system, combination, -claim.gap)
     if (claim.kind == "tie-only") != (claim.tie is not None):
         raise RefutedError("tie-only needs a tie state, and no other kind has one")
     if claim.kind == "never":
-        check_never(system, multipliers)
+        check_never(system, combination)
     if claim.tie is not None:
         check_tie(system, claim.tie)
     return multipliers

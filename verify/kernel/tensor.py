@@ -51,7 +51,7 @@ class Tensor:
     name: str
     dtype: str
     raw: NDArray[np.unsignedinteger]
-    _sha256: list[str] = field(default_factory=list, repr=False)
+    _sha256: list[str] = field(default_factory=list, repr=False, init=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in _FORMATS:

@@ -90,7 +90,7 @@ class _Run:
     def _first_rows(self) -> NDArray[np.intp]:
         p = self.problem
         nearest = np.argsort(p.distances)[:_NEAREST]
-        strongest = np.argsort(p.margins(p.own_direction()))[:_NEAREST]
+        strongest = np.argsort(p.objective(p.own_direction()))[:_NEAREST]
         rows = np.unique(np.concatenate([nearest, strongest]))
         found: NDArray[np.intp] = rows[np.isfinite(p.distances[rows])]
         return found
@@ -119,16 +119,19 @@ class _Run:
                 break
             self._apply(step)
             high, lam = self._ceiling()
-            margins = self.problem.margins(self.point.y)
+            margins = self.problem.objective(self.point.y)
             low = float(margins.min())
             if low > best.low:
                 best.low, best.state = low, self.point.y.copy()
             if high < best.high:
                 best.high, best.rows, best.multipliers = high, self.rows.copy(), lam
             best.effort = f"{steps} Newton steps, {len(self.rows)} rows"
-            if _narrow(best.low, best.high, precision, 1e-13 * scale):
+            if _narrow(best.low, best.high, precision, (1e-11 if self.problem.cone else 1e-13) * scale):
                 break
-            added = self._take_in(margins)
+            # A state shrinking to zero says that these rows alone hold the token: no more are needed.
+            shrinking = self.problem.cone and self.point.s < 0
+            frozen = shrinking and float(np.linalg.norm(self.point.y)) < 0.01 * self.radius
+            added = self._take_in(margins if not frozen else np.full(self.problem.count, np.inf))
             if not added and self.point.gap() < 1e-17 * scale:
                 break
         best.claim = (
@@ -143,15 +146,7 @@ class _Run:
         total = float(lam.sum())
         u = c.G[m0:].T @ self.point.lam[m0:]
         v = float(c.g[m0:] @ self.point.lam[m0:])
-        p = self.problem
-        if p.view.kind == "box":
-            reach = p.view.bound * float(np.abs(u).sum())
-        elif p.homogeneous:
-            u[-1] = max(u[-1], 0.0)  # tau >= 0 takes any negative part
-            reach = self.radius * float(np.linalg.norm(u))
-        else:
-            reach = self.radius * float(np.linalg.norm(u))
-        return (v + reach) / total, lam / total
+        return (v + self.problem.reach(u)) / total, lam / total
 
     def _take_in(self, margins: Array) -> int:
         """Add the rows most violated at (y, s); their slacks start positive, the rest is residual."""
@@ -159,7 +154,8 @@ class _Run:
         excess[self.member] = np.inf
         found = np.flatnonzero(excess < 0)
         if found.size:
-            order = np.argsort(excess[found] / np.maximum(self.problem.distances[found], 1e-300))
+            scale = 1.0 if self.problem.by_distance else self.problem.distances[found]
+            order = np.argsort(excess[found] / scale)
             found = found[order[:_ADD]]
             new = self.problem.constraints(found)
             x = self.point

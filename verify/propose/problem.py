@@ -98,10 +98,19 @@ class Problem:
 
     y is z for the ball and the cone, x for the box, and (h, tau) for `free` with a logit bias, where
     the true state is h / tau and one fixed row says tau >= 0. Rows in `excluded` (the token's own,
-    equal ones) are no competitors.
+    equal ones) are no competitors. `by_distance`: s is the distance to the nearest face |D_j| instead of
+    the margin in logits, which leaves the most room for rounding the state.
     """
 
-    def __init__(self, view: FloatReadout, token: int, count: int, excluded: Array | list[int]) -> None:
+    def __init__(
+        self,
+        view: FloatReadout,
+        token: int,
+        count: int,
+        excluded: NDArray[np.intp] | list[int],
+        by_distance: bool = False,
+    ) -> None:
+        self.by_distance = by_distance
         self.view, self.token, self.count = view, token, count
         d = view.rows.shape[1]
         self.homogeneous = view.kind == "free" and bool(np.ptp(view.offsets[:count]) > 0)
@@ -130,7 +139,7 @@ class Problem:
         square = self.view.squares[:c] - 2 * (self.view.rows[:c] @ a) + a @ a
         if self.view.kind != "direction":
             square += (self.view.offsets[:c] - self.view.offsets[self.token]) ** 2
-        out: Array = np.sqrt(np.maximum(square, 0.0))
+        out: Array = np.sqrt(np.maximum(square, 1e-300))
         out[~self._open] = np.inf
         return out
 
@@ -147,6 +156,13 @@ class Problem:
         out[~self._open] = np.inf
         return out
 
+    def objective(self, y: Array) -> Array:
+        """What s is the least of: margins, or distances to the faces; infinite for excluded rows."""
+        margins = self.margins(y)
+        if self.by_distance:
+            np.divide(margins, self.distances, out=margins, where=np.isfinite(margins))
+        return margins
+
     def differences(self, rows: NDArray[np.intp]) -> tuple[Array, Array]:
         """D (m, n) and e (m,) of the named competitors, not normalised."""
         D = self.a_t - self.view.rows[rows]
@@ -160,7 +176,8 @@ class Problem:
         D, e = self.differences(rows)
         scale = np.sqrt(np.einsum("ij,ij->i", D, D))
         scale[scale == 0.0] = 1.0
-        return Constraints(D / scale[:, None], e / scale, 1.0 / scale)
+        weight = (self.distances[rows] if self.by_distance else 1.0) / scale
+        return Constraints(D / scale[:, None], e / scale, weight)
 
     @cached_property
     def fixed(self) -> Constraints:
@@ -177,6 +194,19 @@ class Problem:
     def outer_radius(self) -> float:
         """Radius of the ball constraint: the domain's own, or one that holds the box with room."""
         return 1.5 * self.radius * self.view.bound if self.view.kind == "box" else self.radius
+
+    def reach(self, u: Array) -> float:
+        """The largest u . y over the domain; a cone takes the ball of its radius."""
+        if self.view.kind == "box":
+            return self.view.bound * float(np.abs(u).sum())
+        if self.homogeneous:
+            u = np.append(u[:-1], max(float(u[-1]), 0.0))  # tau >= 0 takes any negative part
+        return self.radius * float(np.linalg.norm(u))
+
+    def ceiling(self, rows: NDArray[np.intp], multipliers: Array) -> float:
+        """The bound on every state's margin that multipliers of the rows as they are give, in floats."""
+        D, e = self.differences(rows)
+        return (float(multipliers @ e) + self.reach(multipliers @ D)) / float(multipliers.sum())
 
     def own_direction(self) -> Array:
         """The token's row minus the mean row, scaled well into the domain."""

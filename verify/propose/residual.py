@@ -34,7 +34,9 @@ def residuals(system: System, problem: Problem, z: Array) -> Iterator[Residual]:
     readout = system.readout
     epsilon = float(readout.epsilon)
     # A few thousand nearest rivals tell a hopeful candidate; the kernel looks at all of them.
-    near = np.argsort(problem.margins(problem.coordinates(z)))[:_RIVALS]
+    margins = problem.margins(problem.coordinates(z))
+    near = np.argsort(margins)[:_RIVALS]
+    near = near[np.isfinite(margins[near])]
     D, e = problem.differences(near)
     for dtype in WIDER[readout.unembedding.dtype]:
         found: list[tuple[float, Array]] = []

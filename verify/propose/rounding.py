@@ -28,17 +28,17 @@ _GRIDS = ((12, 12), (20, 20), (28, 20), (36, 20), (44, 30), (53, 44), (70, 44))
 def states(system: System, y: Array) -> Iterator[State]:
     """z-form states near the float state y (z, h or x), shape (d,), coarse grids first."""
     size = float(np.abs(y).max(initial=0.0))
+    if size == 0.0:
+        yield State((0,) * d, 0)  # with biases, zero itself may be the witness
     if not np.isfinite(size) or size == 0.0:
         return
     top = frexp(size)[1]
     for bits, inside in _GRIDS:
         grid = max(0, bits - top)
-        p = _on_grid(system, y, grid, inside)
-        if p is not None:
-            yield State(p, grid)
+        yield State(_on_grid(system, y, grid, inside), grid)
 
 
-def _on_grid(system: System, y: Array, grid: int, inside: int) -> tuple[int, ...] | None:
+def _on_grid(system: System, y: Array, grid: int, inside: int) -> tuple[int, ...]:
     """y rounded to multiples of 2**-grid, pulled inside the domain, as the p of a State."""
     d = system.readout.d
     # After a LayerNorm z = (d p - sum p) / 2**k: p stands for y / d.
@@ -51,7 +51,7 @@ def _on_grid(system: System, y: Array, grid: int, inside: int) -> tuple[int, ...
     if system.region == "box":
         edge = (system.domain.bound.numerator << grid) // system.domain.bound.denominator
         p = [max(-edge, min(edge, x)) for x in p]
-    return tuple(p) if any(p) else None
+    return tuple(p)
 
 
 def _nearest(x: float, grid: int, divisor: int) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _FIRST = 300
 _ADD = 200
 _MAX_ROUNDS = 40
+# Rounds without a margin a tenth better before a method with a witness stops.
+_PATIENCE = 3
 
 
 @dataclass
@@ -60,7 +62,7 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
     )
     rows = rows[np.isfinite(problem.distances[rows])]
     points: list[Array] = []
-    best = Proposal()
+    best, stalled = Proposal(), 0
     for rounds in range(1, _MAX_ROUNDS + 1):
         fixed = problem.fixed
         if problem.view.kind == "readout" and points:
@@ -70,10 +72,12 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
         best.effort = f"{name}: {rounds} rounds, {len(rows)} rows, {answer.words}"
         if answer.multipliers is not None and answer.multipliers.max(initial=0.0) > 0:
             best.rows, best.multipliers = rows.copy(), answer.multipliers * problem.constraints(rows).weight
+            best.high = min(best.high, problem.ceiling(best.rows, best.multipliers))
         if answer.state is None:
             yield best
             return
         y, low = _best_multiple(problem, answer.state)
+        stalled = stalled + 1 if best.low > 0 and low < 1.1 * best.low else 0
         if low > best.low:
             best.low, best.state = low, y
         outside = problem.view.kind == "readout" and np.linalg.norm(answer.state) > problem.radius * (
@@ -84,10 +88,11 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
         raw = problem.margins(answer.state)
         worst = np.argsort(raw)[:_ADD]
         worst = worst[(raw[worst] <= 0) & ~np.isin(worst, rows)]
-        if answer.claim == "unspeakable" or (worst.size == 0 and not outside) or low > 0:
+        done = answer.claim == "unspeakable" or (worst.size == 0 and not outside) or stalled == _PATIENCE
+        if done or (low > 0 and stalled == 0):
             yield best
-            if answer.claim == "unspeakable" or (worst.size == 0 and not outside):
-                return
+        if done:
+            return
         rows = np.concatenate([rows, worst])
     yield best
 
