@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from verify.kernel import Speakable, System, Unspeakable
+from verify.kernel.check import residual_margin
 
 if TYPE_CHECKING:
     from verify.decide import Decision
@@ -71,6 +72,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "gap": None,
         "realism": None,
         "residual_dtype": None,
+        "residual_margin": None,
         "scaled_margin": None,
         "angle": decision.angle,
         "rivals": [],
@@ -86,7 +88,9 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     if isinstance(claim, Speakable):
         out["margin"] = fraction_json(claim.margin)
         out["rivals"] = _rows(decision, list(decision.rivals))
-        out["residual_dtype"] = claim.residual.dtype if claim.residual else None
+        if claim.residual is not None:
+            out["residual_dtype"] = claim.residual.dtype
+            out["residual_margin"] = fraction_json(residual_margin(system, claim.residual))
         if claim.at_most is not None:
             out["margin_at_most"] = fraction_json(claim.at_most)
         if system.region in ("ball", "box"):

@@ -78,7 +78,8 @@ def _margin_lines(decision: Decision, data: dict[str, Any]) -> list[tuple[str, s
             words += " - ONLY AT NEAR-CONSTANT RESIDUALS (variance under 100 epsilon at this witness)"
         lines.append(("realism", words))
     if data["residual_dtype"]:
-        lines.append(("residual vector", f"stored, exact in {data['residual_dtype']}"))
+        margin = f"margin there at least {data['residual_margin']['approx']:.6g}"
+        lines.append(("residual vector", f"stored, exact in {data['residual_dtype']}, {margin}"))
     rivals = ", ".join(f"{r['token']} {tokens.display(r['token'])}" for r in data["rivals"])
     lines.append(("nearest rivals", rivals))
     return lines

@@ -29,7 +29,7 @@ def states(system: System, y: Array) -> Iterator[State]:
     """z-form states near the float state y (z, h or x), shape (d,), coarse grids first."""
     size = float(np.abs(y).max(initial=0.0))
     if size == 0.0:
-        yield State((0,) * d, 0)  # with biases, zero itself may be the witness
+        yield State((0,) * len(y), 0)  # with biases, zero itself may be the witness
     if not np.isfinite(size) or size == 0.0:
         return
     top = frexp(size)[1]

@@ -1,0 +1,239 @@
+"""The command line as a user meets it: output, files, exit codes, and what bad input does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import verify
+from verify.errors import MalformedError, OutputError, RefutedError
+from verify.files import write_atomically
+
+WORDS = ["<pad>", " corner", "centre", "north", "south", "twin"]
+# A square with its centre inside, a duplicate of one corner, and a longer row.
+ROWS = [[1, 1], [1, -1], [0, 0], [-1, 1], [-2, -1], [1, 1]]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small RMSNorm checkpoint in the usual layout, with a tokenizer."""
+    folder = tmp_path / "square"
+    folder.mkdir()
+    tensors = {
+        "model.embed_tokens.weight": np.array(ROWS, dtype=np.float32),
+        "model.norm.weight": np.ones(2, dtype=np.float32),
+    }
+    save_file(tensors, str(folder / "model.safetensors"))
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 2,
+        "vocab_size": len(ROWS),
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokens.json").write_text(json.dumps(WORDS))
+    return folder
+
+
+def run(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "verify", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+
+
+def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = run("token", " corner", "--model", model, "--out", out, "--domain", "all")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("SPEAKABLE") >= 4
+    files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*.json"))
+    assert files == [f"square/{d}/1.json" for d in ("box-1", "direction", "free", "readout")]
+    audited = run("audit", out, "--model", model)
+    assert audited.returncode == 0
+    assert "4 of 4 accepted" in audited.stdout
+    shown = run("show", out / files[-1])
+    assert shown.returncode == 0
+    assert "verify audit" in shown.stdout
+
+
+def test_json_has_one_object_a_domain_with_the_promised_keys(model: Path, tmp_path: Path) -> None:
+    told = run("token", "2", "--model", model, "--out", tmp_path / "o", "--domain", "all", "--json")
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [x["domain"] for x in lines] == ["readout", "free", "direction", "box:1"]
+    for x in lines:
+        assert x["verdict"] == "UNSPEAKABLE"
+        assert x["kind"] == "never"
+        assert x["text"] == "centre"
+        assert {"token", "model", "margin", "gap", "certificate", "seconds"} <= set(x)
+        assert Path(x["certificate"]).is_file()
+
+
+def test_a_duplicate_is_named_as_equal_rows(model: Path, tmp_path: Path) -> None:
+    told = run("token", "twin", "--model", model, "--out", tmp_path / "o")
+    assert "UNSPEAKABLE (tie-only" in told.stdout
+    assert "equal rows" in told.stdout
+    assert "'<pad>'" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("token", "no such text"), 2, "not the text of one token"),
+        (("token", "99"), 2, "out of range"),
+        (("token", "1", "--domain", "box:1.50"), 2, "without trailing zeros"),
+        (("token", "1", "--domain", "sphere"), 2, "unknown domain"),
+        (("token", "1", "--proposer", "oracle"), 2, "oracle"),
+        (("token", "1", "--proposer", "pulp", "--solver", "NOSUCH"), 2, "available"),
+        (("token", "1", "--out", "/dev/null/x"), 5, "--out"),
+        (("frobnicate",), 2, "No such command"),
+    ],
+)
+def test_bad_requests_end_in_one_clear_error(
+    model: Path, arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
+) -> None:
+    extra = ("--model", str(model)) if arguments[0] == "token" else ()
+    told = run(*arguments, *extra, cwd=tmp_path)
+    assert told.returncode == code
+    assert words in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_the_proposer_s_solver_error_is_not_swallowed_as_undecided(model: Path, tmp_path: Path) -> None:
+    told = run("token", "1", "--model", model, "--solver", "NOSUCH", "--proposer", "pulp", cwd=tmp_path)
+    assert told.returncode == 2
+
+
+def test_a_certificate_for_other_weights_is_refuted(model: Path, tmp_path: Path) -> None:
+    run("token", "1", "--model", model, "--out", tmp_path / "o")
+    weights = model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    told = run("audit", tmp_path / "o", "--model", model)
+    assert told.returncode == 1
+    assert "other weights" in told.stderr
+
+
+def test_the_audit_exit_code_is_that_of_the_worst_file(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    run("token", "1", "--model", model, "--out", out)
+    good = next(out.rglob("*.json"))
+    (out / "bad.json").write_bytes(good.read_bytes()[:-10])
+    assert run("audit", out, "--model", model).returncode == 4
+    assert run("audit", out / "bad.json", out / "missing.json", "--model", model).returncode == 4
+    assert run("audit", out / "missing.json", "--model", model).returncode == 5
+    assert run("audit", good, "--model", tmp_path / "nowhere").returncode == 5
+    text = good.read_text().replace('"token": 1', '"token": 2')
+    (out / "other.json").write_text(text)
+    told = run("audit", out, "--model", model)
+    assert told.returncode == 1
+    assert "1 of 3 accepted" in told.stdout
+
+
+def test_a_wrong_token_text_is_refuted(model: Path, tmp_path: Path) -> None:
+    run("token", "1", "--model", model, "--out", tmp_path / "o")
+    path = next((tmp_path / "o").rglob("*.json"))
+    path.write_text(path.read_text().replace('"text": " corner"', '"text": "centre"'))
+    result = verify.audit(path, str(model))
+    assert isinstance(result.error, RefutedError)
+
+
+def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp_path: Path) -> None:
+    (model / "tokens.json").write_text(json.dumps(WORDS[:5]))
+    (one,) = verify.token(0, str(model), competitors="tokenizer", out=tmp_path / "o")
+    assert one.verdict == "SPEAKABLE"  # its twin, id 5, is no competitor
+    assert one.competitors == 5
+    assert verify.audit(str(one.path), str(model)).outcome == "accepted"
+    (model / "tokens.json").write_text(json.dumps(WORDS))
+    assert verify.audit(str(one.path), str(model)).outcome == "refuted"
+
+
+def test_show_refuses_what_is_no_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    with pytest.raises(MalformedError):
+        verify.show(path)
+    assert run("show", path).returncode == 4
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_atomically(tmp_path / "a" / "b.json", b"x" * 1000)
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
+    """Ctrl-C while a token is decided: exit code 130 and an empty folder."""
+    out = tmp_path / "o"
+    command = [sys.executable, "-m", "verify", "token", "30208", "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        while not out.is_dir() and child.poll() is None:  # made just before the work begins
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "interrupted" in stderr
+    assert [p for p in out.rglob("*") if p.is_file()] == []
+
+
+def test_a_readout_described_by_hand_is_audited_under_hypotheses(model: Path, tmp_path: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "model_type": "unheard-of"}))
+    refused = run("token", "1", "--model", model, cwd=tmp_path)
+    assert refused.returncode == 5
+    assert "model.embed_tokens.weight" in refused.stderr
+    hand = ("--unembedding", "model.embed_tokens.weight", "--norm", "rmsnorm")
+    hand += ("--norm-gain", "model.norm.weight", "--epsilon", "1e-6")
+    told = run("token", "1", "--model", model, "--out", tmp_path / "o", *hand)
+    assert told.returncode == 0
+    audited = run("audit", tmp_path / "o", "--model", model)
+    assert audited.returncode == 0
+    assert audited.stdout.startswith("HYPOTHESIS")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['verify', '--help']\n"
+        "from verify.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'torch', 'pulp', 'flint', 'rich', 'huggingface_hub'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+def test_audit_imports_no_solver(model: Path, tmp_path: Path) -> None:
+    (one,) = verify.token(1, str(model), out=tmp_path)
+    code = (
+        "import sys, verify\n"
+        f"assert verify.audit({str(one.path)!r}, {str(model)!r}).outcome == 'accepted'\n"
+        "heavy = {'scipy', 'torch', 'pulp', 'highspy', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+def test_compare_judges_the_field_s_programs(model: Path, tmp_path: Path) -> None:
+    told = run("token", "2", "--model", model, "--out", tmp_path / "o", "--compare", "--json")
+    rows = [json.loads(x)["compare"] for x in told.stdout.splitlines() if x.startswith('{"compare"')]
+    assert [r["program"] for r in rows] == ["post", "post-without-own-row", "grivas"]
+    assert {r["exact_verdict"] for r in rows} == {"unspeakable"}
