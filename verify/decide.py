@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 # A witness within this share of the certified ceiling counts as maximised.
 MAXIMISED = Fraction(1, 2)
 _RIVALS = 5
+# |z|^2 / d from which the residual variance is at least 100 epsilon.
+_REALISTIC_SHARE = 100 / 101
 _NOT_A_WITNESS = "not a witness"
 
 
@@ -322,6 +324,35 @@ class _Run:
             )
         return f"witness, margin {float(best[0]):.4g}"
 
+    def _outward(self, problem: Problem) -> None:
+        """Where the best witness needs near-constant residuals, look for one further out on its ray.
+
+        One with half of the best margin replaces it; a smaller one is told of.
+        """
+        s = self.speakable
+        if s is None or s.state is None or self.system.region != "ball":
+            return
+        z = float_state(self.system, s.state)
+        d = self.system.readout.d
+        share = float(z @ z) / d
+        if share == 0 or share >= _REALISTIC_SHARE:
+            return
+        for scale in np.linspace(np.sqrt((1 - 2.0**-20) / share), 1.05, 24):
+            low = float(problem.margins(problem.coordinates(scale * z)).min())
+            if low <= 0 or scale * scale * share < _REALISTIC_SHARE:
+                continue
+            for state in states(self.system, scale * z):
+                margin = self._margin_or_none(state)
+                if margin is not None and margin >= Fraction(95, 100) * Fraction(low):
+                    if s.at_most is not None and margin >= MAXIMISED * s.at_most:
+                        self.speakable = replace(s, margin=margin, state=state)
+                    else:
+                        self.notes.append(
+                            f"a state with |z|^2/d = {scale * scale * share:.4f} speaks it too, "
+                            f"with a margin of {float(margin):.3g}"
+                        )
+                    return
+
     def _residual_only(self, problem: Problem, y: np.ndarray) -> str:
         """epsilon = 0: the witness is a residual vector, evaluated through the norm itself."""
         for residual in residuals(self.system, problem, y):
@@ -448,7 +479,7 @@ class _Run:
     def decision(self) -> Decision:
         claim: Claim | None = self.unspeakable or self.speakable
         if isinstance(claim, Speakable) and self.system.domain.kind == "readout" and claim.residual is None:
-            claim = self._with_residual(claim)
+            claim = self._with_companion(claim)
         proved, data, reason = None, b"", ""
         if claim is not None:
             provenance = {"tool": _tool(), "proposers": ", ".join(p.name for p in self.decider.proposers)}
@@ -475,11 +506,21 @@ class _Run:
             notes=self.notes,
         )
 
-    def _with_residual(self, claim: Speakable) -> Speakable:
+    def _with_companion(self, claim: Speakable) -> Speakable:
+        """The claim with a residual-stream vector beside its state, where a search finds one."""
+        view = self.decider.view(self.system.domain)
+        problem = Problem(view, self.system.token, self.system.count, [])
+        try:
+            self._outward(problem)
+            return self._with_residual(self.speakable or claim, problem)
+        except Exception as error:  # noqa: BLE001 - a float search may fail in any way; the claim stands
+            self.notes.append(f"the search for a residual-stream vector failed: {error!r}"[:200])
+            return claim
+
+    def _with_residual(self, claim: Speakable, problem: Problem) -> Speakable:
         """Add a residual-stream vector that speaks the token too, and say which dtype it needed."""
         if claim.state is None:
             return claim
-        problem = Problem(self.decider.view(self.system.domain), self.system.token, self.system.count, [])
         own = self.system.readout.unembedding.dtype
         z = float_state(self.system, claim.state)
         best = self._residual_near(problem, z)
@@ -487,7 +528,8 @@ class _Run:
             # Farther from all faces there is more room for rounding, at a smaller margin.
             roomy = Problem(problem.view, problem.token, problem.count, [], by_distance=True)
             for proposal in InteriorPoint(0.5).propose(roomy):
-                other = self._residual_near(problem, proposal.state) if proposal.low > 0 else None
+                z = None if proposal.state is None else self._true_state(roomy, proposal.state)
+                other = self._residual_near(problem, z) if proposal.low > 0 else None
                 best = other if best is None or (other is not None and other.dtype == own) else best
                 break
         if best is None:
