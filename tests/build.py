@@ -36,16 +36,18 @@ def model(
     epsilon: Fraction = EPSILON,
 ) -> Model:
     """A model without tokenizer around the given arrays."""
-    optional = {
-        role: None if x is None else tensor(role, x, dtype)
-        for role, x in (("gain", gain), ("shift", shift), ("bias", bias))
-    }
+
+    def optional(role: str, x: Any) -> Tensor | None:
+        return None if x is None else tensor(role, x, dtype)
+
     readout = Readout(
         norm=norm,
         unembedding=tensor("unembedding", W, dtype),
         epsilon=epsilon if norm != "none" else Fraction(0),
         epsilon_source="given by the test",
-        **optional,
+        gain=optional("gain", gain),
+        shift=optional("shift", shift),
+        bias=optional("bias", bias),
     )
     return Model("test", None, readout, Tokens(None, readout.vocabulary), {}, ())
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: where real models lie."""
+"""Fixtures of several tests: where real models lie."""
 
 from __future__ import annotations
 

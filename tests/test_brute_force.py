@@ -1,6 +1,6 @@
-"""Every verdict on small models against exact brute force, and every certificate re-checked without the kernel.
+"""Every verdict on small models against exact brute force; every certificate re-checked without the kernel.
 
-VERIFY_BRUTE_CASES: how many random models (150 by default; about a quarter of a second each).
+VERIFY_BRUTE_CASES: how many random models (100 by default; about a quarter of a second each).
 The oracle imports nothing of the package and rests on other theorems than it (see tests/oracle.py).
 """
 
@@ -28,6 +28,7 @@ from oracle import (
     differences,
     multipliers_prove,
     random_small_model,
+    small,
     witness_margin,
 )
 
@@ -36,7 +37,7 @@ from verify.errors import UsageError
 from verify.kernel import Residual, Speakable, State, Unspeakable, from_bytes, parse_domain, prove
 from verify.models import Model
 
-CASES = int(os.environ.get("VERIFY_BRUTE_CASES", "150"))
+CASES = int(os.environ.get("VERIFY_BRUTE_CASES", "100"))
 DOMAINS = ("readout", "free", "direction", "box:1", "box:2")
 # The largest integer up to which every integer is a value of the dtype.
 EXACT_INTEGERS = {"BF16": 1 << 8, "F16": 1 << 11, "F32": 1 << 24, "F64": 1 << 53}
@@ -73,32 +74,41 @@ def raised(model: SmallModel | DyadicModel, token: int, amount: Fraction, V: int
     return replace(model, bias=bias)
 
 
-def residual_speaks(model: SmallModel, token: int, residual: Residual, epsilon: Fraction) -> bool:
-    """N(r) through its definition: y = r or r - mean(r), s = mean(y^2) + epsilon, signs of D.y + e sqrt(s)."""
+def residual_speaks(
+    model: SmallModel, token: int, residual: Residual, epsilon: Fraction, competitors: Sequence[int] | None
+) -> bool:
+    """N(r) through its definition: y = r or r - mean(r), s = mean(y^2) + epsilon, sign of D.y + e sqrt(s)."""
     r = [Fraction(x, 1 << residual.k) for x in residual.p]
     d = len(r)
-    y = [x - sum(r) / d for x in r] if model.norm == "layernorm" else r
-    s = Fraction(1) if model.norm == "none" else sum((x * x for x in y), Fraction(0)) / d + epsilon
+    y = [x - sum(r, Fraction(0)) / d for x in r] if model.norm == "layernorm" else r
+    s: Fraction = Fraction(1) if model.norm == "none" else sum((x * x for x in y), Fraction(0)) / d + epsilon
     return s > 0 and all(
         Surd(sum((p * q for p, q in zip(D, y, strict=True)), Fraction(0)), e, s).sign() > 0
-        for D, e in differences(model, token, "readout")
+        for D, e in differences(model, token, "readout", competitors)
     )
 
 
-def residual_margin(model: DyadicModel, token: int, residual: Residual, epsilon: Fraction) -> Fraction:
+def residual_margin(
+    model: DyadicModel, token: int, residual: Residual, epsilon: Fraction, competitors: Sequence[int] | None
+) -> Fraction:
     """The margin at N(r) to about 1e-60: sqrt(s) is taken to 400 bits, then h meets the rows as in `free`."""
     r = [Fraction(x, 1 << residual.k) for x in residual.p]
     d = len(r)
-    y = [x - sum(r) / d for x in r] if model.norm == "layernorm" else r
-    s = sum((x * x for x in y), Fraction(0)) / d + epsilon
+    y = [x - sum(r, Fraction(0)) / d for x in r] if model.norm == "layernorm" else r
+    s: Fraction = sum((x * x for x in y), Fraction(0)) / d + epsilon
     root = Fraction(isqrt((s.numerator << 800) // s.denominator), 1 << 400)
     ones, zeros = [Fraction(1)] * d, [Fraction(0)] * d
     gain, shift = model.gain or ones, model.shift or zeros
-    h = [Fraction(int((g * x / root + b) * (1 << 400)), 1 << 400) for g, x, b in zip(gain, y, shift, strict=True)]
-    return witness_margin(model, token, "free", h)
+    h = [
+        Fraction(int((g * x / root + b) * (1 << 400)), 1 << 400)
+        for g, x, b in zip(gain, y, shift, strict=True)
+    ]
+    return witness_margin(model, token, "free", h, competitors)
 
 
-def recheck(decision: Decision, model: SmallModel | DyadicModel, competitors: Sequence[int] | None = None) -> None:
+def recheck(
+    decision: Decision, model: SmallModel | DyadicModel, competitors: Sequence[int] | None = None
+) -> None:
     """Everything the certificate's BYTES claim, checked without the kernel's arithmetic.
 
     Margins and ties by the definition; multipliers for a gap g prove the token unspeakable with its logit
@@ -117,9 +127,9 @@ def recheck(decision: Decision, model: SmallModel | DyadicModel, competitors: Se
             epsilon = decision.model.readout.epsilon
             assert domain == "readout"
             if isinstance(model, SmallModel):
-                assert residual_speaks(model, token, claim.residual, epsilon)
+                assert residual_speaks(model, token, claim.residual, epsilon, competitors)
             else:
-                assert residual_margin(model, token, claim.residual, epsilon) > TINY
+                assert residual_margin(model, token, claim.residual, epsilon, competitors) > TINY
         assert claim.state or claim.residual
         if claim.ceiling is not None and claim.at_most is not None and claim.ceiling.values is not None:
             lowered = raised(model, token, -claim.at_most, V)
@@ -220,7 +230,9 @@ def test_epsilon_zero_never_contradicts_brute_force() -> None:
     decided: Counter[str] = Counter()
     for number in range(40):
         rng = random.Random(f"sphere-{number}")
-        model = cleared(random_small_model(rng, norm=rng.choice(("layernorm", "rmsnorm")), V=rng.randint(2, 8)))
+        model = cleared(
+            random_small_model(rng, norm=rng.choice(("layernorm", "rmsnorm")), V=rng.randint(2, 8))
+        )
         if number % 2:
             model = replace(model, shift=None, bias=None)
         stored = from_small(model)
@@ -250,3 +262,11 @@ def test_decisions_hold_the_certificate_that_was_proved() -> None:
         assert again.verdict.upper() == decision.verdict
         assert decision.proved is not None
         assert again.certificate == decision.proved.certificate
+
+
+def test_a_model_without_norm_whose_witness_does_not_round_to_its_own_dtype() -> None:
+    """`readout` without a norm is R^d, where proposers work on (h, tau): a residual vector is h alone."""
+    model = small("none", [(0, 2), (1, -2), (2, 2), (2, 0)], bias=[-2, 1, 1, -2])
+    decider = Decider(from_small(model, "F16"))
+    for token in range(4):
+        agree(decider.decide(token, parse_domain("readout")), model, decide(model, token, "readout"))

@@ -198,8 +198,8 @@ def test_a_readout_described_by_hand_is_audited_under_hypotheses(model: Path, tm
     refused = run("token", "1", "--model", model, cwd=tmp_path)
     assert refused.returncode == 5
     assert "model.embed_tokens.weight" in refused.stderr
-    hand = ("--unembedding", "model.embed_tokens.weight", "--norm", "rmsnorm")
-    hand += ("--norm-gain", "model.norm.weight", "--epsilon", "1e-6")
+    hand = ["--unembedding", "model.embed_tokens.weight", "--norm", "rmsnorm"]
+    hand += ["--norm-gain", "model.norm.weight", "--epsilon", "1e-6"]
     told = run("token", "1", "--model", model, "--out", tmp_path / "o", *hand)
     assert told.returncode == 0
     audited = run("audit", tmp_path / "o", "--model", model)

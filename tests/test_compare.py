@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pulp  # type: ignore[import-untyped]
+import pulp
 import pytest
 
 from verify.compare import (
@@ -283,7 +283,7 @@ def test_solver_that_breaks_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_pulp_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, verify.compare; sys.exit('pulp' in sys.modules or 'highspy' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)  # noqa: S603
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 
 # The words.

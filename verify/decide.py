@@ -271,8 +271,6 @@ class _Run:
                 self.attempts.append(Attempt(proposer.name, proposal.claim, found, proposal.effort))
                 if self._settled(problem):
                     return
-        except UsageError:
-            raise
         except Exception as error:  # noqa: BLE001 - a proposer may fail in any way; it is never believed
             self.attempts.append(Attempt(proposer.name, "nothing", f"failed: {error!r}"[:200], ""))
 
@@ -519,6 +517,7 @@ class _Run:
 
     def _with_residual(self, claim: Speakable, problem: Problem) -> Speakable:
         """Add a residual-stream vector that speaks the token too, and say which dtype it needed."""
+        z: np.ndarray | None
         if claim.state is None:
             return claim
         own = self.system.readout.unembedding.dtype
@@ -528,8 +527,9 @@ class _Run:
             # Farther from all faces there is more room for rounding, at a smaller margin.
             roomy = Problem(problem.view, problem.token, problem.count, [], by_distance=True)
             for proposal in InteriorPoint(0.5).propose(roomy):
-                z = None if proposal.state is None else self._true_state(roomy, proposal.state)
-                other = self._residual_near(problem, z) if proposal.low > 0 else None
+                y = proposal.state
+                z = None if y is None or proposal.low <= 0 else self._true_state(roomy, y)
+                other = self._residual_near(problem, z)
                 best = other if best is None or (other is not None and other.dtype == own) else best
                 break
         if best is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from verify.errors import MalformedError, UsageError
@@ -23,6 +24,8 @@ VERSION = 0
 MAX_BYTES = 1 << 28
 _MAX_INT = 1 << 40
 _MAX_SHIFT = 1 << 16
+# Lowest terms cost time quadratic in the length: hexadecimal digits of a margin, a gap or a ceiling.
+_MAX_FRACTION = 1 << 15
 _HEX = re.compile(r"-?[1-9a-f][0-9a-f]*|0")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -124,7 +127,9 @@ def _certificate(root: object) -> Certificate:
     if _integer(top["version"], "version") != VERSION:
         raise MalformedError(f"version {top['version']} is not {VERSION}, the one this program reads")
     return Certificate(
-        _statement(top["statement"]), _claim(top["claim"]), _texts(top["provenance"], "provenance")
+        _statement(top["statement"]),
+        _claim(top["claim"]),
+        MappingProxyType(_texts(top["provenance"], "provenance")),
     )
 
 
@@ -146,12 +151,12 @@ def _statement(value: object) -> Statement:
     return Statement(
         model=_text(f["model"], "model"),
         revision=_optional_text(f["revision"], "revision"),
-        tensors={role: _tensor(t, role) for role, t in tensors.items()},
+        tensors=MappingProxyType({role: _tensor(t, role) for role, t in tensors.items()}),
         norm=_one_of(f["norm"], NORMS, "norm"),
         gain_offset=_integer(f["gain_offset"], "gain_offset"),
         epsilon=Fraction(epsilon),
         epsilon_source=_text(f["epsilon_source"], "epsilon_source"),
-        files=files,
+        files=MappingProxyType(files),
         token=_integer(f["token"], "token"),
         text=_optional_text(f["text"], "text"),
         domain=domain,
@@ -228,9 +233,11 @@ def _hex_list(value: object, what: str) -> tuple[int, ...]:
 
 
 def _fraction(value: object, what: str) -> Fraction:
-    parts = _text(value, what).split("/")
-    if len(parts) != 2 or not all(_HEX.fullmatch(p) for p in parts):
-        raise MalformedError(f"{what}: not a fraction of two hexadecimal integers")
+    parts = _text(value, what)[: 2 * _MAX_FRACTION].split("/")
+    if len(parts) != 2 or not all(len(p) <= _MAX_FRACTION and _HEX.fullmatch(p) for p in parts):
+        raise MalformedError(
+            f"{what}: not a fraction of two hexadecimal integers of at most {_MAX_FRACTION} digits"
+        )
     numerator, denominator = int(parts[0], 16), int(parts[1], 16)
     if denominator <= 0:
         raise MalformedError(f"{what}: the denominator is not positive")

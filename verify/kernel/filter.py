@@ -66,11 +66,17 @@ def possible_maximisers(
             stop = min(start + step, count)
             block = as_float64(matrix, start, stop)
             logits[start:stop] = block @ g
-            largest_weight = max(largest_weight, float(np.abs(block).max()))
+            largest = float(np.abs(block).max())
+            if not math.isfinite(largest):
+                return everything
+            largest_weight = max(largest_weight, largest)
             if bias is not None:
                 c = as_float64(bias, start, stop)
                 logits[start:stop] += c * s
-                largest_bias = max(largest_bias, float(np.abs(c).max()))
+                largest = float(np.abs(c).max())
+                if not math.isfinite(largest):
+                    return everything
+                largest_bias = max(largest_bias, largest)
         # Theorem 2: |computed - true| <= error for every row, in any order of summation. The floors
         # pay for weights and states that a process flushing subnormal numbers to zero would lose.
         weight = max(largest_weight, 2.0**-70)

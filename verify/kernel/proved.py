@@ -48,6 +48,9 @@ class Proved:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("Proved does not change")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("Proved does not change")
+
     @property
     def verdict(self) -> str:
         """`speakable` or `unspeakable`."""

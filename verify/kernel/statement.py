@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from verify.errors import MalformedError, RefutedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from verify.kernel.domain import Domain
     from verify.kernel.evidence import Claim
     from verify.kernel.readout import Readout
@@ -35,12 +37,12 @@ class Statement:
 
     model: str
     revision: str | None
-    tensors: dict[str, TensorId]
+    tensors: Mapping[str, TensorId]
     norm: str
     gain_offset: int
     epsilon: Fraction
     epsilon_source: str
-    files: dict[str, str]
+    files: Mapping[str, str]
     token: int
     text: str | None
     domain: Domain
@@ -54,7 +56,7 @@ class Certificate:
 
     statement: Statement
     claim: Claim
-    provenance: dict[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 def tensor_ids(readout: Readout) -> dict[str, TensorId]:

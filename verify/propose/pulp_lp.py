@@ -27,7 +27,10 @@ class PulpProgram:
     name = "pulp"
 
     def __init__(self, solver: str | None = None) -> None:
+        """Raises UsageError at once if `solver` is named and not available."""
         self.solver = solver
+        if solver is not None:
+            find_solver(solver)
 
     def propose(self, problem: Problem) -> Iterator[Proposal]:
         """Guesses on growing working sets; the ball enters through tangent cuts."""
