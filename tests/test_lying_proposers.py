@@ -251,8 +251,8 @@ def test_float_claims_that_the_exact_verdict_contradicts_are_named() -> None:
 
 def test_a_broken_evidence_store_is_caught_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the search keeps, only `prove` on the saved bytes makes the verdict."""
-    monkeypatch.setattr("verify.decide.check_never", lambda system, multipliers: None)
-    monkeypatch.setattr("verify.decide.state_margin", lambda system, state: (Fraction(1), []))
+    monkeypatch.setattr("verify.search.check_never", lambda system, multipliers: None)
+    monkeypatch.setattr("verify.search.state_margin", lambda system, state: (Fraction(1), []))
     for token in range(6):
         decision = Decider(from_small(SQUARE)).decide(token, parse_domain("readout"))
         want = decide(SQUARE, token, "readout")

@@ -60,23 +60,24 @@ def _max_margin(c: Constraints, fixed: int, bound: float, solver: Any) -> Answer
 
     m, n = c.G.shape
     program = pulp.LpProblem("max_margin", pulp.LpMaximize)
-    y = [pulp.LpVariable(f"y{i}", -bound, bound) for i in range(n)]
+    y = [program.add_variable(f"y{i}", -bound, bound) for i in range(n)]
     # In units of logits; unbounded below, so the program is feasible whatever the rows are.
-    s = pulp.LpVariable("s", None, float(1.0 / c.weight[fixed:].min()))
+    s = program.add_variable("s", None, float(1.0 / c.weight[fixed:].min()))
     program += s
+    constraints = []
     for i in range(m):
-        terms = list(zip(y, c.G[i].tolist(), strict=True))
-        if c.weight[i]:
-            terms.append((s, -float(c.weight[i])))
-        program += pulp.LpConstraint(
+        terms = [*zip(y, c.G[i].tolist(), strict=True), (s, -float(c.weight[i]))]
+        constraint = pulp.LpConstraint(
             pulp.LpAffineExpression(terms), pulp.LpConstraintGE, name=f"r{i}", rhs=-float(c.g[i])
         )
+        program += constraint
+        constraints.append(constraint)
     program.solve(solver)
     words = f"status {pulp.LpStatus[program.status]}"
     values = [v.varValue for v in y]
     if any(v is None for v in values):
         return Answer(None, None, "unknown", words)
-    duals = np.array([abs(program.constraints[f"r{i}"].pi or 0.0) for i in range(fixed, m)])
+    duals = np.array([abs(row.pi or 0.0) for row in constraints[fixed:]])
     margin = float(s.varValue or 0.0)
     claim = "speakable" if margin > 0 else "unspeakable"
     return Answer(np.array(values, dtype=float), duals, claim, f"{words}, margin {margin:.2e}")

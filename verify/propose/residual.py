@@ -43,8 +43,10 @@ def residuals(system: System, problem: Problem, z: Array) -> Iterator[Residual]:
         for scale in _scales(z, epsilon, _LARGEST[dtype], readout.norm):
             r = round_to(z * scale, dtype)
             y = problem.coordinates(normed(r, readout.norm, epsilon))
+            if not np.isfinite(y).all():
+                continue
             margin = float((D @ y + e).min())
-            if np.isfinite(r).all() and margin > 0:
+            if margin > 0:
                 found.append((margin, r))
         for _, r in sorted(found, key=lambda pair: -pair[0])[:3]:
             yield exact_residual(r, dtype)
@@ -55,7 +57,8 @@ def normed(r: Array, norm: str, epsilon: float) -> Array:
     if norm == "none":
         return r
     y = r - r.mean() if norm == "layernorm" else r
-    out: Array = y / np.sqrt(np.mean(y * y) + epsilon)
+    size = float(np.sqrt(np.mean(y * y) + epsilon))
+    out: Array = y / size if size > 0 else np.zeros_like(y)
     return out
 
 

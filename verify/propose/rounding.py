@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from verify.kernel.system import System
+    from verify.propose.problem import Problem
 
     Array = NDArray[np.float64]
+
+
+def true_state(problem: Problem, y: Array) -> Array:
+    """z, x or h from the proposer's y (n,); for (h, tau) it is h / tau."""
+    if not problem.homogeneous:
+        return y
+    h, tau = y[:-1], float(y[-1]) * problem.tau_scale
+    size = float(np.linalg.norm(h)) or 1.0
+    return h / max(tau, 1e-7 * size)
 
 
 # (bits of the coordinates, log2 of how far inside the ball): |z|^2 / d = 1 - 2**-20 already needs a
