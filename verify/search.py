@@ -26,7 +26,7 @@ from verify.kernel import (
     prove,
     to_bytes,
 )
-from verify.kernel.check import Combination, check_never, check_tie, residual_margin, state_margin
+from verify.kernel.check import Combination, check_never, check_tie, combine, residual_margin, state_margin
 from verify.propose.multipliers import best_bound, exact_at_zero, rounded
 from verify.propose.problem import Problem
 from verify.propose.residual import residuals
@@ -66,6 +66,7 @@ class Search:
             # Unspeakable for certain; what is left is whether the group itself can reach the top.
             self.unspeakable = Unspeakable(Fraction(0), "unsettled", Multipliers((self.equal[0],), (1,)))
             problem = Problem(view, self.system.token, self.system.count, list(self.equal))
+        problem.system = self.system
         for proposer in self.decider.proposers:
             if self._settled(problem):
                 return
@@ -114,6 +115,10 @@ class Search:
                 found.append(self._tie(y))
             elif self.unspeakable is None:
                 found.append(self._witness(problem, y, proposal.low))
+        if proposal.exact_state is not None:
+            found.append(self._exact_state(proposal.exact_state))
+        if proposal.exact_multipliers is not None:
+            found.append(self._exact_multipliers(proposal.exact_multipliers))
         if proposal.multipliers.size and np.isfinite(proposal.multipliers).all():
             found.append(self._bound(problem, proposal))
         return "; ".join(x for x in found if x) or "nothing to check"
@@ -144,6 +149,28 @@ class Search:
                 best[0], best[1], None, kept.ceiling if kept else None, kept.at_most if kept else None
             )
         return f"witness, margin {float(best[0]):.4g}"
+
+    def _exact_state(self, state: State) -> str:
+        """A state handed over in integers: a witness, a tie, or nothing."""
+        self.tie_state(state)
+        margin = self.margin_or_none(state)
+        if self.unspeakable is not None or margin is None or margin <= 0:
+            return ""
+        if self.speakable is None or margin > self.speakable.margin:
+            self.speakable = replace(self.speakable or Speakable(margin, state), margin=margin, state=state)
+        return f"witness, margin {float(margin):.4g}"
+
+    def _exact_multipliers(self, multipliers: Multipliers) -> str:
+        """Multipliers handed over in integers: a proof below zero, a ceiling above it."""
+        bound = best_bound(self.system, combine(self.system, multipliers))
+        if bound is None or (bound >= 0 and self.speakable is None):
+            return ""
+        if bound < 0:
+            return self.keep_unspeakable(multipliers, -bound, never=True)
+        s = self.speakable
+        if s is not None and self.bounded and (s.at_most is None or bound < s.at_most):
+            self.speakable = replace(s, ceiling=multipliers, at_most=bound)
+        return f"margins are at most {float(bound):.4g}"
 
     def _residual_only(self, problem: Problem, y: np.ndarray) -> str:
         """epsilon = 0: the witness is a residual vector, evaluated through the norm itself."""

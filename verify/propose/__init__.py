@@ -9,16 +9,18 @@ from verify.errors import UsageError
 if TYPE_CHECKING:
     from verify.propose.proposal import Proposer
 
-NAMES = ("interior", "nnls", "pulp")
+NAMES = ("interior", "nnls", "pulp", "precise")
 
 
 def make_proposer(name: str = "default", solver: str | None = None) -> list[Proposer]:
     """The proposers to try, in order: all of them for "default", else the named one alone."""
     from verify.propose.interior import InteriorPoint
     from verify.propose.nnls import NonNegativeLeastSquares
+    from verify.propose.precise import PreciseInterior
     from verify.propose.pulp_lp import PulpProgram
 
-    every: list[Proposer] = [InteriorPoint(), NonNegativeLeastSquares(), PulpProgram(solver)]
+    every: list[Proposer] = [InteriorPoint(), NonNegativeLeastSquares(), PreciseInterior()]
+    every.append(PulpProgram(solver))
     if name == "default":
         return every
     chosen = [p for p in every if p.name == name]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from verify.kernel.domain import Domain
     from verify.kernel.readout import Readout
+    from verify.kernel.system import System
 
     Array = NDArray[np.float64]
 
@@ -111,6 +112,7 @@ class Problem:
         by_distance: bool = False,
     ) -> None:
         self.by_distance = by_distance
+        self.system: System | None = None  # the exact rows, for methods that want them
         self.view, self.token, self.count = view, token, count
         d = view.rows.shape[1]
         self.homogeneous = view.kind == "free" and bool(np.ptp(view.offsets[:count]) > 0)

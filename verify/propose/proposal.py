@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from verify.kernel.evidence import Multipliers, State
     from verify.propose.problem import Problem
 
     Array = NDArray[np.float64]
@@ -28,7 +29,8 @@ class Proposal:
     state: y of `Problem` (n,), or None. rows, multipliers: competitors and their weights, for the
     differences as they are (not normalised). low, high: the float method's own bracket of the best
     margin, in logits. claim: what the float method says: speakable, unspeakable or unknown.
-    effort: a line for people (rounds, steps, solver, status).
+    effort: a line for people (rounds, steps, solver, status). exact_state, exact_multipliers: integers
+    from a method that works at a higher precision than floats hold; taken as they are.
     """
 
     state: Array | None = None
@@ -38,6 +40,8 @@ class Proposal:
     high: float = np.inf
     claim: str = "unknown"
     effort: str = ""
+    exact_state: State | None = None
+    exact_multipliers: Multipliers | None = None
 
 
 class Proposer(Protocol):
