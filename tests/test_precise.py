@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from build import model
+
 from verify.decide import Decider
 from verify.kernel import READOUT, Speakable, from_bytes, parse_domain, prove
 
