@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from build import from_small
+from built_models import from_small
 from oracle import small
 
 import verify

@@ -15,7 +15,7 @@ from fractions import Fraction
 from math import isqrt, lcm
 
 import pytest
-from build import from_small
+from built_models import from_small
 from oracle import (
     TRICKY,
     Answer,

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from build import model as build_model
+from built_models import model as build_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from build import model as build_model
+from built_models import model as build_model
 
 from verify.errors import ModelUnavailableError
 from verify.kernel import DIRECTION, FREE, READOUT, Multipliers, Readout, Residual, State, System, Tensor

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from build import from_small, tensor
+from built_models import from_small, tensor
 from oracle import SmallModel, small, witness_margin
 from test_brute_force import z_of
 

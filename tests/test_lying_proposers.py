@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from build import from_small
+from built_models import from_small
 from oracle import SmallModel, decide, random_small_model, small
 from test_brute_force import DOMAINS, cleared, recheck
 

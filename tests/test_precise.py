@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from build import model
+from built_models import model
 
 from verify.decide import Decider
 from verify.kernel import READOUT, Speakable, from_bytes, parse_domain, prove

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from build import from_small
-from build import model as build_model
+from built_models import from_small
+from built_models import model as build_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import SmallModel, decide, random_small_model, settle

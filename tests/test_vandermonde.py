@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from build import model as build_model
+from built_models import model as build_model
 from oracle import SmallModel
 from test_brute_force import recheck
 

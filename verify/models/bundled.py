@@ -17,7 +17,7 @@ def bundled_folder(name: str) -> Path | None:
     """
     if name not in BUNDLED:
         return None
-    folder = Path(str(resources.files("verify.models"))) / "bundled" / name
+    folder = Path(str(resources.files("verify.models"))) / "bundled-models" / name
     if not folder.is_dir():
         raise ModelUnavailableError(
             f"the bundled model {name} is missing from this installation; reinstall it"
