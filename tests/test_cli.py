@@ -160,6 +160,17 @@ def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp
     assert verify.audit(str(one.path), str(model)).outcome == "refuted"
 
 
+def test_a_support_alone_is_smaller_and_audits_as_well(model: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for form in ("full", "support"):
+        (one,) = verify.token("centre", str(model), domain="direction", multipliers=form, out=tmp_path / form)
+        assert one.verdict == "UNSPEAKABLE"
+        assert verify.audit(str(one.path), str(model)).outcome == "accepted"
+        sizes[form] = len(one.certificate)
+    assert '"values": null' in (tmp_path / "support" / "square" / "direction" / "2.json").read_text()
+    assert sizes["support"] <= sizes["full"]
+
+
 def test_show_refuses_what_is_no_certificate(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("{}")

@@ -29,16 +29,18 @@ def token(
     competitors: str = "all",
     proposer: str = "default",
     solver: str | None = None,
+    multipliers: str = "full",
     out: str | Path | None = None,
 ) -> list[Decision]:
     """Decide whether `token` (an id, or its text) can be the unique argmax; one Decision a domain.
 
     domain: readout, free, direction, box:B, or all. competitors: all rows, or those of the tokenizer.
+    multipliers: store them "full" (large, checked by multiplication alone) or the "support" alone (small).
     out: a folder for the certificates; None keeps them in memory (`Decision.certificate`).
     Raises UsageError (token, domain, options), ModelUnavailableError, OutputError.
     """
     loaded = load_model(model) if isinstance(model, str) else model
-    return list(decide_all(token, loaded, domain, competitors, proposer, solver, out))
+    return list(decide_all(token, loaded, domain, competitors, proposer, solver, multipliers, out))
 
 
 def decide_all(
@@ -48,6 +50,7 @@ def decide_all(
     competitors: str = "all",
     proposer: str = "default",
     solver: str | None = None,
+    multipliers: str = "full",
     out: str | Path | None = None,
 ) -> Iterator[Decision]:
     """`token`, one Decision at a time as it is made; certificates are saved before they are yielded."""
@@ -58,7 +61,7 @@ def decide_all(
     folder = None if out is None else Path(out)
     if folder is not None:
         require_writable(folder)
-    decider = Decider(model, competitors, proposer, solver)
+    decider = Decider(model, competitors, proposer, solver, multipliers)
     known: list[Decision] = []
     for each in domains:
         decision = decider.decide(chosen, each, known)

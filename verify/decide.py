@@ -29,11 +29,20 @@ class Decider:
 
     competitors: "all" rows, or "tokenizer": ids below the tokenizer's size.
     proposer: "default" (all of them, best first) or the name of the only one to use.
+    stored: "full" multipliers, or the "support" alone where it determines them (an auditor solves again).
     """
 
     def __init__(
-        self, model: Model, competitors: str = "all", proposer: str = "default", solver: str | None = None
+        self,
+        model: Model,
+        competitors: str = "all",
+        proposer: str = "default",
+        solver: str | None = None,
+        stored: str = "full",
     ) -> None:
+        if stored not in ("full", "support"):
+            raise UsageError(f"unknown form of multipliers {stored!r}: use full or support")
+        self.stored = stored
         self.model, self.rule = model, competitors
         self.count = competitor_count(model, competitors)
         self.proposers = make_proposer(proposer, solver)

@@ -107,10 +107,15 @@ def decision_json(decision: Decision) -> dict[str, Any]:
 
 
 def support(decision: Decision, most: int = 5) -> list[dict[str, Any]]:
-    """The rows with the largest multipliers, whose hull holds the token: id, text, share of the sum."""
+    """The rows with the largest multipliers, whose hull holds the token: id, text, share of the sum.
+
+    Of a support stored alone, its first rows, share null.
+    """
     claim = decision.claim
-    if not isinstance(claim, Unspeakable) or claim.multipliers.values is None:
+    if not isinstance(claim, Unspeakable):
         return []
+    if claim.multipliers.values is None:
+        return [{**row, "share": None} for row in _rows(decision, list(claim.multipliers.rows[:most]))]
     pairs = sorted(zip(claim.multipliers.values, claim.multipliers.rows, strict=True), reverse=True)
     total = sum(claim.multipliers.values)
     rows = _rows(decision, [j for _, j in pairs[:most]])

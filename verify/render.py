@@ -40,7 +40,10 @@ def decision_lines(decision: Decision) -> list[tuple[str, str]]:
         gap = data["gap"]["approx"]
         words = f"at least {gap:.6g} logits below the top everywhere" if gap > 0 else "0 (a tie is the limit)"
         lines.append(("gap", words))
-        named = [f"{r['token']} {tokens.display(r['token'])} ({r['share']:.1%})" for r in data["support"]]
+        named = [
+            f"{r['token']} {tokens.display(r['token'])}" + (f" ({r['share']:.1%})" if r["share"] else "")
+            for r in data["support"]
+        ]
         lines.append(("held by rows", ", ".join(named) + _more(decision, len(named))))
     if decision.equal_rows:
         named = [f"{j} {tokens.display(j)}" for j in decision.equal_rows[:6]]

@@ -33,6 +33,8 @@ from verify.propose.residual import residuals
 from verify.propose.rounding import states, true_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verify.decide import Decider
     from verify.kernel.evidence import Claim
     from verify.propose.proposal import Proposal, Proposer
@@ -261,17 +263,16 @@ class Search:
         claim: Claim | None = self.unspeakable or self.speakable
         if isinstance(claim, Speakable) and self.system.domain.kind == "readout" and claim.residual is None:
             claim = with_companion(self, claim)
-        proved, data, reason = None, b"", ""
-        if claim is not None:
+        proved, data, reason = None, b"", self._why_undecided()
+        for candidate in self._forms(claim):
             provenance = {"tool": _tool(), "proposers": ", ".join(p.name for p in self.decider.proposers)}
             statement = self.decider.statement(self.system.token, self.system.domain)
-            data = to_bytes(Certificate(statement, claim, provenance))
+            data = to_bytes(Certificate(statement, candidate, provenance))
             try:
                 proved = prove(from_bytes(data), self.decider.model.readout)
-            except RefutedError as error:  # never expected; a defect of ours must not become a verdict
+                break
+            except RefutedError as error:  # expected of a bare support alone; never becomes a verdict
                 reason = f"the kernel refused the final certificate: {error}"
-        else:
-            reason = self._why_undecided()
         attempts = self.attempts if self.equal else [_named(a, proved) for a in self.attempts]
         return Decision(
             model=self.decider.model,
@@ -281,11 +282,18 @@ class Search:
             proved=proved,
             certificate=data if proved else b"",
             attempts=attempts,
-            reason=reason,
+            reason="" if proved else reason,
             equal_rows=self.equal,
             derived_from=self.derived_from,
             notes=self.notes,
         )
+
+    def _forms(self, claim: Claim | None) -> Iterator[Claim]:
+        """The claim in the form to be stored: with the bare support first, where that is asked for."""
+        if isinstance(claim, Unspeakable) and self.decider.stored == "support":
+            yield replace(claim, multipliers=replace(claim.multipliers, values=None))
+        if claim is not None:
+            yield claim
 
     def _why_undecided(self) -> str:
         tried = "; ".join(f"{a.proposer}: claimed {a.claimed}, {a.found}" for a in self.attempts)

@@ -55,6 +55,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Use this float method alone.",
 )
+@click.option(
+    "--multipliers",
+    type=click.Choice(["full", "support"]),
+    default="full",
+    show_default=True,
+    help="Store them in full, or the support alone where it determines them: small, but slower to audit.",
+)
 @click.option("--solver", default=None, help="PuLP solver for the pulp proposer and --compare. [HiGHS]")
 @click.option("--compare", is_flag=True, help="Also run the field's float programs as posed, over all rows.")
 @click.option(
@@ -80,7 +87,7 @@ def command(token: str, model: str, out: str, as_json: bool, compare: bool, **op
 
     loaded = load_model(model, overrides=_by_hand(options))
     decisions: list[Decision] = []
-    chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver")}
+    chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
     with _spinner(as_json) as say:
         for decision in decide_all(token, loaded, out=out, **chosen):
             decisions.append(decision)
