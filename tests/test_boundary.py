@@ -192,12 +192,12 @@ CERTIFICATE = from_bytes(Decider(BUILT).decide(0, READOUT).certificate)
 def test_proved_is_made_by_prove_alone() -> None:
     for key in (None, object(), True, "key"):
         with pytest.raises(TypeError, match="prove alone"):
-            Proved(key, CERTIFICATE, ())
+            Proved(key, CERTIFICATE)
 
 
 def test_proved_does_not_change() -> None:
     proved = prove(CERTIFICATE, BUILT.readout)
-    for name in ("certificate", "rivals", "verdict", "new"):
+    for name in ("certificate", "verdict", "new"):
         with pytest.raises(AttributeError):
             setattr(proved, name, None)
     assert proved.certificate == CERTIFICATE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verify.errors import UsageError
 from verify.files import certificate_path, read_certificate, require_writable, write_atomically
 from verify.kernel import Domain, from_bytes, parse_domain
 from verify.models import Model, load_model
@@ -58,6 +59,8 @@ def decide_all(
 
     domains: list[Domain] = [parse_domain(d) for d in (ALL_DOMAINS if domain == "all" else (domain,))]
     chosen = model.tokens.find(str(token))
+    if out == "":
+        raise UsageError("the folder for certificates has no name: use --out DIR, . for this folder")
     folder = None if out is None else Path(out)
     if folder is not None:
         require_writable(folder)
@@ -66,7 +69,7 @@ def decide_all(
     for each in domains:
         decision = decider.decide(chosen, each, known)
         if folder is not None and decision.proved is not None:
-            path = certificate_path(folder, model.name, each, chosen)
+            path = certificate_path(folder, decision.proved.certificate.statement)
             write_atomically(path, decision.certificate)
             decision.path = path
         known.append(decision)
@@ -82,7 +85,10 @@ def audit(path: str | Path, model: str | None = None) -> Audit:
 
 
 def show(path: str | Path) -> str:
-    """A certificate file as text for a person; nothing is checked but the format. Raises MalformedError."""
+    """A certificate file as text for a person; nothing is checked but the format.
+
+    Raises MalformedError, and ModelUnavailableError if it cannot be read.
+    """
     from verify.render import certificate_text
 
     return certificate_text(from_bytes(read_certificate(Path(path))))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from verify.decision import MAXIMISED, float_state
+from verify.decision import MAXIMISED, float_state, realism_share
 from verify.errors import RefutedError
 from verify.kernel.check import residual_margin
 from verify.propose.interior import InteriorPoint
@@ -94,7 +94,9 @@ def _outward(search: Search, problem: Problem) -> None:
             continue
         for state in states(search.system, scale * z):
             margin = search.margin_or_none(state)
-            if margin is not None and margin >= Fraction(95, 100) * Fraction(low):
+            if margin is None or realism_share(search.system, state) < _REALISTIC_SHARE:
+                continue
+            if margin >= Fraction(95, 100) * Fraction(low):
                 if margin >= s.margin or (s.at_most is not None and margin >= MAXIMISED * s.at_most):
                     search.speakable = replace(s, margin=margin, state=state)
                 else:

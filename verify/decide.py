@@ -9,9 +9,10 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from verify.decision import Attempt, Decision, float_state
-from verify.errors import UsageError
+from verify.errors import MalformedError, UsageError
 from verify.inherit import inherit
 from verify.kernel import Domain, Speakable, Statement, System, parse_domain, tensor_ids
+from verify.kernel.statement import decimal_text
 from verify.propose import make_proposer
 from verify.propose.problem import FloatReadout, Problem
 from verify.search import Search
@@ -44,6 +45,10 @@ class Decider:
             raise UsageError(f"unknown form of multipliers {stored!r}: use full or support")
         self.stored = stored
         self.model, self.rule = model, competitors
+        try:
+            decimal_text(model.readout.epsilon)
+        except MalformedError as error:
+            raise UsageError(f"epsilon: {error}") from None
         self.count = competitor_count(model, competitors)
         self.proposers = make_proposer(proposer, solver)
         self._views: dict[str, FloatReadout] = {}

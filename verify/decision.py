@@ -39,6 +39,7 @@ class Decision:
     token: int
     domain: Domain
     competitors: int
+    rule: str
     proved: Proved | None
     certificate: bytes
     attempts: list[Attempt]
@@ -66,6 +67,12 @@ class Decision:
     def claim(self) -> Claim | None:
         """The proved claim with its evidence."""
         return self.proved.certificate.claim if self.proved else None
+
+
+def realism_share(system: System, state: State) -> Fraction:
+    """|z|^2 / d of a z-form state, exact: near 1 for real residual streams."""
+    z = system.project(list(state.p))
+    return Fraction(sum(x * x for x in z), system.readout.d << (2 * state.k))
 
 
 def float_state(system: System, state: State) -> np.ndarray:

@@ -9,12 +9,13 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from verify.decision import realism_share
 from verify.kernel import Speakable, System, Unspeakable
 from verify.kernel.check import residual_margin
 
 if TYPE_CHECKING:
     from verify.decide import Decision
-    from verify.kernel import State, Statement
+    from verify.kernel import Residual, State, Statement
 
 # Below this residual variance, in units of epsilon, the norm's input is nearly constant.
 REALISTIC_VARIANCE = 100
@@ -22,18 +23,31 @@ REALISTIC_VARIANCE = 100
 
 def realism(system: System, state: State) -> dict[str, Any]:
     """|z|^2 / d and the residual variance epsilon |z|^2 / (d - |z|^2) that such a z needs; exact inside."""
-    z = system.project(list(state.p))
-    share = Fraction(sum(x * x for x in z), system.readout.d << (2 * state.k))
+    share = realism_share(system, state)
     in_epsilon = share / (1 - share)
     return {
         "norm_squared_over_d": float(share),
         "residual_variance": float(in_epsilon * system.readout.epsilon),
-        "near_constant_residuals_only": in_epsilon < REALISTIC_VARIANCE,
+        "near_constant_residuals": in_epsilon < REALISTIC_VARIANCE,
     }
 
 
-def scaled_margin(system: System, state: State, margin: Fraction) -> dict[str, float]:
-    """On a cone: the margin of the same direction at |state| = sqrt(d), and |state| itself."""
+def residual_variance(system: System, residual: Residual) -> Fraction:
+    """var(r) after a LayerNorm, mean(r^2) after an RMSNorm, of a stored residual vector; exact."""
+    y = system.project(list(residual.p))
+    scale = system.readout.d if system.projects else 1
+    return Fraction(sum(x * x for x in y), system.readout.d * (scale * scale << (2 * residual.k)))
+
+
+def scaled_margin(system: System, state: State, margin: Fraction) -> dict[str, float] | None:
+    """On a cone: the margin of the same direction at |state| = sqrt(d), and |state| itself.
+
+    None where a bias acts, which does not scale with the state.
+    """
+    if system.readout.bias is not None and system.biased:
+        return None
+    if system.readout.shift is not None and system.biased and system.folds:
+        return None
     z = system.project(list(state.p))
     length = math.sqrt(float(Fraction(sum(x * x for x in z), 1 << (2 * state.k))))
     return {"state_norm": length, "margin_at_sqrt_d": float(margin) * math.sqrt(system.readout.d) / length}
@@ -73,6 +87,8 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "realism": None,
         "residual_dtype": None,
         "residual_margin": None,
+        "residual_variance": None,
+        "near_constant_residuals_only": None,
         "scaled_margin": None,
         "angle": decision.angle,
         "rivals": [],
@@ -88,9 +104,6 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     if isinstance(claim, Speakable):
         out["margin"] = fraction_json(claim.margin)
         out["rivals"] = _rows(decision, list(decision.rivals))
-        if claim.residual is not None:
-            out["residual_dtype"] = claim.residual.dtype
-            out["residual_margin"] = fraction_json(residual_margin(system, claim.residual))
         if claim.at_most is not None:
             out["margin_at_most"] = fraction_json(claim.at_most)
         if system.region in ("ball", "box"):
@@ -99,6 +112,15 @@ def decision_json(decision: Decision) -> dict[str, Any]:
             out["realism"] = realism(system, claim.state)
         if claim.state is not None and system.region in ("cone", "space"):
             out["scaled_margin"] = scaled_margin(system, claim.state, claim.margin)
+        if claim.residual is not None:
+            out["residual_dtype"] = claim.residual.dtype
+            variance = residual_variance(system, claim.residual)
+            out["residual_variance"] = approximate(variance)
+            # "Only" is not proved: it says that neither vector found leaves the neighbourhood of zero.
+            only = out["realism"] is not None and out["realism"]["near_constant_residuals"]
+            realistic = variance >= REALISTIC_VARIANCE * system.readout.epsilon
+            out["near_constant_residuals_only"] = only and not realistic
+            out["residual_margin"] = fraction_json(residual_margin(system, claim.residual))
     elif isinstance(claim, Unspeakable):
         out["kind"] = claim.kind
         out["gap"] = fraction_json(claim.gap)
@@ -128,12 +150,17 @@ def _rows(decision: Decision, ids: list[int]) -> list[dict[str, Any]]:
     return [{"token": j, "text": decision.model.tokens.text(j)} for j in ids]
 
 
+def plain(text: str) -> str:
+    """A string from a file, fit for one line of a terminal: control characters escaped."""
+    return text if text.isprintable() else ascii(text)
+
+
 def statement_text(s: Statement) -> str:
     """One sentence that says what a certificate is about."""
     others = "every other row" if s.competitor_rule == "all" else "every other id of the tokenizer"
-    revision = f"@{s.revision}" if s.revision else ""
+    revision = f"@{plain(s.revision)}" if s.revision else ""
     text = f" {s.text!r}" if s.text is not None else ""
     return (
-        f"{s.model}{revision}, token {s.token}{text}, domain {s.domain.name}, "
+        f"{plain(s.model)}{revision}, token {s.token}{text}, domain {s.domain.name}, "
         f"against {others} (ids 0..{s.competitors - 1})"
     )

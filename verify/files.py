@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import tempfile
@@ -10,18 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verify.errors import MalformedError, ModelUnavailableError, OutputError
-from verify.kernel.certificate import MAX_BYTES
+from verify.kernel.certificate import MAX_BYTES, from_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from verify.kernel import Domain
+    from verify.kernel import Statement
 
 
-def certificate_path(folder: Path, model: str, domain: Domain, token: int) -> Path:
-    """`folder`/model/domain/token.json, with only harmless characters in the names."""
-    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain.name)]
-    return folder / names[0] / names[1] / f"{token}.json"
+def certificate_path(folder: Path, statement: Statement) -> Path:
+    """`folder`/model/domain/token.json, with only harmless characters in the names.
+
+    A hash of the statement is added where another statement's certificate lies there already.
+    """
+    parts = (statement.model, statement.domain.name)
+    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in parts]
+    path = folder / names[0] / names[1] / f"{statement.token}.json"
+    try:
+        taken = path.exists() and from_bytes(path.read_bytes()).statement != statement
+    except (OSError, MalformedError):
+        taken = True
+    digest = hashlib.sha256(repr(statement).encode()).hexdigest()[:8]
+    return path.with_name(f"{statement.token}-{digest}.json") if taken else path
 
 
 def require_writable(folder: Path) -> None:
@@ -70,7 +81,8 @@ def read_certificate(path: Path) -> bytes:
 def certificate_files(paths: list[Path]) -> Iterator[Path]:
     """The files named; of a folder, every .json below it in sorted order."""
     for path in paths:
-        if path.is_dir():
-            yield from sorted(p for p in path.rglob("*.json") if p.is_file())
-        else:
-            yield path
+        try:
+            found = sorted(p for p in path.rglob("*.json") if p.is_file()) if path.is_dir() else [path]
+        except OSError:
+            found = [path]  # reading it will say what is wrong
+        yield from found

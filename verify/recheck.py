@@ -49,6 +49,7 @@ class Auditor:
     def __init__(self, model: str | None = None) -> None:
         self.model = model
         self._loaded: dict[str, Model] = {}
+        self._failed: dict[str, ModelUnavailableError] = {}
 
     def audit(self, path: Path) -> Audit:
         """Check one file. Declared errors are in the result; nothing else is caught."""
@@ -69,7 +70,7 @@ class Auditor:
         from verify.models import load_model
 
         statement = certificate.statement
-        name = self.model or statement.model
+        name = statement.model if self.model is None else self.model
         if self.model is None and statement.revision and "@" not in name:
             name = f"{name}@{statement.revision}"
         by_hand = statement.epsilon_source.startswith("by hand") or (
@@ -83,10 +84,14 @@ class Auditor:
                 f"({statement.gain_offset}) are taken from the certificate"
             )
         if key not in self._loaded:
+            if key in self._failed:
+                raise self._failed[key]
             try:
                 self._loaded[key] = load_model(name, overrides=overrides_of(certificate) if by_hand else None)
-            except UsageError as error:
-                raise ModelUnavailableError(str(error)) from None
+            except (UsageError, ModelUnavailableError) as error:
+                hint = "" if self.model is not None else "; if it is a folder, pass it with --model FOLDER"
+                self._failed[key] = ModelUnavailableError(f"{error}{hint}")
+                raise self._failed[key] from None
         return self._loaded[key]
 
 
@@ -131,8 +136,19 @@ def derive_statement(certificate: Certificate, model: Model, result: Audit) -> N
             size, model.readout.vocabulary
         ):
             raise RefutedError(f"the tokenizer has {size} ids, the statement says {statement.competitors}")
+    for what, said, ours in (
+        ("name", statement.model, model.name),
+        ("revision", statement.revision, model.revision),
+    ):
+        if said != ours:
+            result.hypotheses.append(
+                f"the model's {what}, {said!r}: the weights at hand, which are the same, go by {ours!r}"
+            )
+    if statement.epsilon_source != model.readout.epsilon_source:
+        result.notes.append(f"epsilon is said to come from {statement.epsilon_source!r}; its value agrees")
+    result.notes.extend(model.readout.notes)
     for name, digest in statement.files.items():
         if name not in model.files:
-            result.notes.append(f"{name}, which the statement names, is not at hand")
+            result.notes.append(f"{name!r}, which the statement names, is not at hand")
         elif model.files[name] != digest:
-            result.notes.append(f"{name} is not the file the statement names; what was read from it agrees")
+            result.notes.append(f"{name!r} is not the file the statement names; what was read from it agrees")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from verify.figures import approximate, decision_json, statement_text
+from verify.figures import approximate, decision_json, plain, statement_text
 from verify.kernel import Speakable
 from verify.kernel.statement import decimal_text
 
@@ -77,21 +77,25 @@ def _margin_lines(decision: Decision, data: dict[str, Any]) -> list[tuple[str, s
     if data["realism"]:
         r = data["realism"]
         words = f"|z|^2/d = {r['norm_squared_over_d']:.6f}, residual variance {r['residual_variance']:.3g}"
-        if r["near_constant_residuals_only"]:
-            words += " - ONLY AT NEAR-CONSTANT RESIDUALS (variance under 100 epsilon at this witness)"
+        if data["near_constant_residuals_only"]:
+            words += " - ONLY AT NEAR-CONSTANT RESIDUALS as far as found (variance under 100 epsilon)"
+        elif r["near_constant_residuals"]:
+            words += " - this witness needs near-constant residuals (variance under 100 epsilon)"
         lines.append(("realism", words))
     if data["residual_dtype"]:
-        margin = f"margin there at least {data['residual_margin']['approx']:.6g}"
-        lines.append(("residual vector", f"stored, exact in {data['residual_dtype']}, {margin}"))
+        words = f"stored, exact in {data['residual_dtype']}, variance {data['residual_variance']:.3g}"
+        words += f", margin there at least {data['residual_margin']['approx']:.6g}"
+        lines.append(("residual vector", words))
     rivals = ", ".join(f"{r['token']} {tokens.display(r['token'])}" for r in data["rivals"])
-    lines.append(("nearest rivals", rivals))
+    if rivals:
+        lines.append(("nearest rivals", rivals))
     return lines
 
 
 def model_text(model: Model) -> str:
     """Name, revision and the hash of the tensors."""
     revision = f"@{model.revision}" if model.revision else ""
-    return f"{model.name}{revision} (tensors sha256 {model.readout.fingerprint[:16]}...)"
+    return f"{plain(model.name)}{revision} (tensors sha256 {model.readout.fingerprint[:16]}...)"
 
 
 def short_exact(text: str) -> str:
@@ -106,8 +110,9 @@ def attempt_text(a: dict[str, Any]) -> str:
 
 
 def _competitors(decision: Decision) -> str:
-    everything = decision.competitors == decision.model.readout.vocabulary
-    return f"all {decision.competitors} rows" if everything else f"ids 0..{decision.competitors - 1}"
+    if decision.rule == "all":
+        return f"all {decision.competitors} rows"
+    return f"the tokenizer's ids 0..{decision.competitors - 1}"
 
 
 def _more(decision: Decision, shown: int) -> str:
@@ -138,14 +143,14 @@ def certificate_text(certificate: Certificate) -> str:
     lines = [
         f"Claim      {claim_text(certificate)}",
         f"About      {statement_text(s)}",
-        f"Norm       {s.norm}, epsilon {decimal_text(s.epsilon)} ({s.epsilon_source}), "
+        f"Norm       {s.norm}, epsilon {decimal_text(s.epsilon)} ({plain(s.epsilon_source)}), "
         f"gain offset {s.gain_offset}",
     ]
     lines.extend(
-        f"Tensor     {role}: {t.name} {t.dtype} {list(t.shape)} sha256 {t.sha256}"
+        f"Tensor     {role}: {plain(t.name)} {t.dtype} {list(t.shape)} sha256 {t.sha256}"
         for role, t in s.tensors.items()
     )
-    lines.extend(f"File       {name} sha256 {digest}" for name, digest in s.files.items())
+    lines.extend(f"File       {plain(name)} sha256 {digest}" for name, digest in s.files.items())
     if isinstance(claim, Speakable):
         lines.extend(_speakable_text(claim))
     else:
@@ -163,7 +168,10 @@ def certificate_text(certificate: Certificate) -> str:
             lines.extend(f"           row {j}: {float(Fraction(v, total)):.2%}" for v, j in top)
         if claim.tie is not None:
             lines.append("           and a state at which the token shares the maximum")
-    lines.extend(f"Made by    {name}: {text} (not believed)" for name, text in certificate.provenance.items())
+    lines.extend(
+        f"Made by    {plain(name)}: {plain(text)} (not believed)"
+        for name, text in certificate.provenance.items()
+    )
     lines.append("This only renders the file. To check it: verify audit FILE")
     return "\n".join(lines)
 

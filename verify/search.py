@@ -279,6 +279,7 @@ class Search:
             token=self.system.token,
             domain=self.system.domain,
             competitors=self.system.count,
+            rule=self.decider.rule,
             proved=proved,
             certificate=data if proved else b"",
             attempts=attempts,

@@ -15,6 +15,7 @@ from verify import __version__
 from verify.errors import EXIT_INTERNAL, VerifyError
 
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 _COMMANDS = ("token", "audit", "show")
 
 
@@ -62,9 +63,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except VerifyError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as error:
+        # click ends with 1 when the reader of a pipe goes away, but 1 means refuted here.
+        sys.exit(EXIT_BROKEN_PIPE if error.code == 1 else error.code)
     except MemoryError:
         _fail("out of memory", 5)
     except Exception as error:  # noqa: BLE001 - the last line of defence: an internal error is no verdict

@@ -31,7 +31,7 @@ def command(certificates: tuple[Path, ...], model: str | None, as_json: bool) ->
 
     What stands in no tensor (norm, epsilon, token text) is derived anew from the model's own files;
     what cannot be derived is listed as a HYPOTHESIS above the verdict. The exit code is that of the
-    worst file: refuted 1, malformed 4, unavailable 5.
+    worst file: refuted 1, malformed 4, unavailable 5. In a folder every .json file counts as one.
     """
     from verify.errors import UsageError
     from verify.files import certificate_files
@@ -66,9 +66,18 @@ def _print(result: Any, as_json: bool) -> None:
 
     if as_json:
         proved = result.proved
+        s = proved.certificate.statement if proved else None
         data = {
             "path": result.path,
             "outcome": result.outcome,
+            "verdict": proved.verdict.upper() if proved else None,
+            "model": s.model if s else None,
+            "revision": s.revision if s else None,
+            "token": s.token if s else None,
+            "text": s.text if s else None,
+            "domain": s.domain.name if s else None,
+            "competitors": s.competitors if s else None,
+            "competitor_rule": s.competitor_rule if s else None,
             "claim": claim_text(proved.certificate) if proved else None,
             "hypotheses": result.hypotheses,
             "notes": result.notes,

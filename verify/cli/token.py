@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
 @click.option("--norm-gain", default=None, help="By hand: name of the norm's gain.")
 @click.option("--norm-shift", default=None, help="By hand: name of the norm's shift.")
 @click.option("--logit-bias", default=None, help="By hand: name of the logit bias.")
+@click.option("--gain-offset", type=click.IntRange(0, 1), default=0, help="By hand: added to every gain.")
 @click.option("--epsilon", default=None, help="By hand: the norm's epsilon, a decimal.")
 def command(token: str, model: str, out: str, as_json: bool, compare: bool, **options: Any) -> int:
     """Decide whether TOKEN (an id, or its text) can be the unique argmax of the logits.
@@ -84,6 +86,7 @@ def command(token: str, model: str, out: str, as_json: bool, compare: bool, **op
     anything else is UNDECIDED (exit code 3).
     """
     from verify.api import decide_all, load_model
+    from verify.models.bundled import BUNDLED
 
     loaded = load_model(model, overrides=_by_hand(options))
     decisions: list[Decision] = []
@@ -96,6 +99,8 @@ def command(token: str, model: str, out: str, as_json: bool, compare: bool, **op
                 click.echo(json.dumps(_json(decision)))
     if not as_json:
         _print(decisions)
+        if Path(model).is_dir() and model not in BUNDLED:
+            click.echo(f"To check them again: verify audit {out} --model {model}")
     if compare:
         _compare(loaded, decisions, options, as_json)
     return EXIT_DECIDED if all(d.proved for d in decisions) else EXIT_UNDECIDED
@@ -104,7 +109,7 @@ def command(token: str, model: str, out: str, as_json: bool, compare: bool, **op
 def _by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
     from verify.models import ReadoutOverrides
 
-    names = ("unembedding", "norm", "norm_gain", "norm_shift", "logit_bias", "epsilon")
+    names = ("unembedding", "norm", "norm_gain", "norm_shift", "logit_bias", "epsilon", "gain_offset")
     given = ReadoutOverrides(**{name: options[name] for name in names})
     return None if given.empty else given
 

@@ -17,7 +17,6 @@ from verify.kernel.check import (
     check_witness,
     combine,
     residual_margin,
-    state_margin,
 )
 from verify.kernel.evidence import KINDS, Multipliers, Speakable, Unspeakable
 from verify.kernel.solve import solve_support
@@ -34,16 +33,14 @@ _KEY = object()
 class Proved:
     """A checked certificate. Only `prove` makes one."""
 
-    __slots__ = ("certificate", "rivals")
+    __slots__ = ("certificate",)
 
     certificate: Certificate
-    rivals: tuple[int, ...]
 
-    def __init__(self, key: object, certificate: Certificate, rivals: tuple[int, ...]) -> None:
+    def __init__(self, key: object, certificate: Certificate) -> None:
         if key is not _KEY:
             raise TypeError("Proved is made by verify.kernel.prove alone")
         object.__setattr__(self, "certificate", certificate)
-        object.__setattr__(self, "rivals", rivals)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("Proved does not change")
@@ -70,20 +67,20 @@ def prove(certificate: Certificate, readout: Readout) -> Proved:
     try:
         system = System(readout, statement.domain, statement.token, statement.competitors)
         if isinstance(claim, Speakable):
-            return Proved(_KEY, certificate, _check_speakable(system, claim))
-        return Proved(_KEY, certificate, _check_unspeakable(system, claim).rows)
+            _check_speakable(system, claim)
+        else:
+            _check_unspeakable(system, claim)
     except UsageError as error:
         # In a certificate a token or row out of range is no slip of the user's but a false statement.
         raise RefutedError(str(error)) from None
+    return Proved(_KEY, certificate)
 
 
-def _check_speakable(system: System, claim: Speakable) -> tuple[int, ...]:
-    nearest: list[int] = []
+def _check_speakable(system: System, claim: Speakable) -> None:
     if claim.margin <= 0:
         raise RefutedError("a margin must be positive: a tie is not a witness")
     if claim.state is not None:
         check_witness(system, claim.state, claim.margin)
-        nearest = state_margin(system, claim.state)[1]
     if claim.residual is not None:
         found = residual_margin(system, claim.residual)
         if claim.state is None and found < claim.margin:
@@ -94,10 +91,9 @@ def _check_speakable(system: System, claim: Speakable) -> tuple[int, ...]:
         raise RefutedError("a ceiling needs both its multipliers and its value")
     if claim.ceiling is not None and claim.at_most is not None:
         check_bound(system, combine(system, _full(system, claim.ceiling)), claim.at_most)
-    return tuple(nearest)
 
 
-def _check_unspeakable(system: System, claim: Unspeakable) -> Multipliers:
+def _check_unspeakable(system: System, claim: Unspeakable) -> None:
     if claim.gap < 0 or claim.kind not in KINDS:
         raise RefutedError("a gap is not negative, and a kind is never, tie-only or unsettled")
     multipliers = _full(system, claim.multipliers)
@@ -109,7 +105,6 @@ def _check_unspeakable(system: System, claim: Unspeakable) -> Multipliers:
         check_never(system, combination)
     if claim.tie is not None:
         check_tie(system, claim.tie)
-    return multipliers
 
 
 def _full(system: System, multipliers: Multipliers) -> Multipliers:

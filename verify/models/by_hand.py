@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FLAGS = (
     "--unembedding NAME --norm layernorm|rmsnorm|none --norm-gain NAME --norm-shift NAME "
-    "--logit-bias NAME --epsilon 1e-5"
+    "--logit-bias NAME --gain-offset 0|1 --epsilon 1e-5"
 )
 _MATRICES, _VECTORS = 12, 16
 

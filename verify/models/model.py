@@ -48,6 +48,13 @@ def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) 
     Raises ModelUnavailableError if there is no such model or it is not understood, UsageError if `overrides`
     is incomplete or names absent tensors.
     """
+    try:
+        return _load(name_or_path, overrides)
+    except OSError as error:
+        raise ModelUnavailableError(f"{name_or_path[:100]!a} cannot be read: {error}") from error
+
+
+def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
     folder, name, revision = _resolve(name_or_path)
     if (folder / "adapter_config.json").exists():
         raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")

@@ -26,7 +26,7 @@ class NonNegativeLeastSquares:
 
     def propose(self, problem: Problem) -> Iterator[Proposal]:
         """Guesses on growing working sets."""
-        inhomogeneous = not problem.cone
+        inhomogeneous = not problem.cone or problem.view.kind == "box"
         scale = problem.radius if problem.view.kind != "box" else problem.radius * problem.view.bound
 
         def method(c: Constraints, fixed: int) -> Answer:
@@ -43,6 +43,8 @@ def _nearest_point(c: Constraints, fixed: int, inhomogeneous: bool, scale: float
     if inhomogeneous:
         V = np.vstack([V, np.eye(V.shape[1])[-1]])
     V = V / np.maximum(np.linalg.norm(V, axis=1), 1e-300)[:, None]
+    if not len(V) or not np.isfinite(V).all():
+        return Answer(None, None, "unknown", "rows beyond the range of floats")
     target = np.zeros(V.shape[1] + 1)
     target[-1] = 1.0
     try:

@@ -42,9 +42,11 @@ def states(system: System, y: Array) -> Iterator[State]:
         yield State((0,) * len(y), 0)  # with biases, zero itself may be the witness
     if not np.isfinite(size) or size == 0.0:
         return
+    # After a LayerNorm a step of p is a step of d in z: that many more bits keep the grid as fine.
+    spread = len(y).bit_length() if system.projects and system.region != "box" else 0
     top = frexp(size)[1]
     for bits, inside in _GRIDS:
-        grid = max(0, bits - top)
+        grid = max(0, bits + spread - top)
         yield State(_on_grid(system, y, grid, inside), grid)
 
 

@@ -61,6 +61,8 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
         )
     )
     rows = rows[np.isfinite(problem.distances[rows])]
+    if not rows.size:
+        return
     points: list[Array] = []
     best, stalled = Proposal(), 0
     for rounds in range(1, _MAX_ROUNDS + 1):
@@ -94,6 +96,7 @@ def run(problem: Problem, method: Callable[[Constraints, int], Answer], name: st
         if done:
             return
         rows = np.concatenate([rows, worst])
+    best.claim = "speakable" if best.low > 0 else "unknown"  # the rounds ran out, not the method
     yield best
 
 
