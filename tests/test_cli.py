@@ -196,6 +196,7 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         while not out.is_dir() and child.poll() is None:  # made just before the work begins
             time.sleep(0.01)
+        time.sleep(0.5)  # past the start, where a foreign library's callback may swallow the signal
         child.send_signal(signal.SIGINT)
         _, stderr = child.communicate(timeout=60)
     assert child.returncode == 130

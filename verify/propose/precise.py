@@ -142,7 +142,8 @@ def _interior(G: Numbers, g: Numbers, weight: Numbers, radius: Any) -> tuple[Num
         for i in range(n):
             M[i, i] += eta
         coupling = G.T @ (ratio * weight)
-        pull = (target + lam * residual) / sigma
+        # Arrays stand first in mixed sums: mpmath would try to convert a whole array to one number.
+        pull = (lam * residual + target) / sigma
         right = G.T @ pull - y * (target / q)
         solved = _linear(M, np.column_stack([coupling, right]))
         if solved is None:
@@ -152,7 +153,7 @@ def _interior(G: Numbers, g: Numbers, weight: Numbers, radius: Any) -> tuple[Num
         ds = (1 - weight @ pull + coupling @ rest) / pivot
         dy = rest + along * ds
         dsigma = G @ dy - weight * ds - residual
-        dlam = (target - lam * sigma - lam * dsigma) / sigma
+        dlam = (-(lam * sigma) - lam * dsigma + target) / sigma
         deta = (target - eta * q + eta * (y @ dy)) / q
         a = _longest([*sigma, *lam, eta], [*dsigma, *dlam, deta])
         while (y + dy * a) @ (y + dy * a) >= radius * radius:
