@@ -70,7 +70,8 @@ class Search:
             problem = Problem(view, self.system.token, self.system.count, list(self.equal))
         problem.system = self.system
         for proposer in self.decider.proposers:
-            if self._settled(problem):
+            # Once multipliers prove it unspeakable, other proposers are not asked for the kind alone.
+            if self._settled(problem) or (self.unspeakable is not None and not self.equal):
                 return
             self._use(proposer, problem)
 
