@@ -193,7 +193,13 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     """Ctrl-C while a token is decided: exit code 130 and an empty folder."""
     out = tmp_path / "o"
     command = [sys.executable, "-m", "verify", "token", "30208", "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+
+    def heed() -> None:
+        """Background jobs of a shell are started with SIGINT ignored."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as child:
         while not out.is_dir() and child.poll() is None:  # made just before the work begins
             time.sleep(0.01)
         time.sleep(0.5)  # past the start, where a foreign library's callback may swallow the signal
