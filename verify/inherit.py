@@ -25,7 +25,7 @@ def inherit(search: Search, other: Decision) -> bool:
         c = combine(search.system, claim.multipliers)
         bound = best_bound(search.system, c)
         if bound is not None and bound <= 0:
-            search.equal = _still_equal(search.system, other.equal_rows)
+            search.equal = search.exactly_equal(list(other.equal_rows))
             search.keep_unspeakable(claim.multipliers, -bound, search.is_never(c))
             for state in _carried(search, other, claim.tie):
                 search.tie_state(state)
@@ -43,11 +43,6 @@ def inherit(search: Search, other: Decision) -> bool:
     else:
         search.derived_from = other.domain.name
     return inherited
-
-
-def _still_equal(system: System, rows: tuple[int, ...]) -> tuple[int, ...]:
-    """Of rows equal to the token in another domain, those equal to it in this one."""
-    return tuple(x.row for x in system.differences(list(rows)) if x.e == 0 and not any(system.project(x.D)))
 
 
 def _carried(search: Search, other: Decision, state: State | None) -> Iterator[State]:

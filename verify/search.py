@@ -93,9 +93,11 @@ class Search:
         if self.system.domain.kind == "free" and near.size:
             near = near[np.abs(problem.view.rows[near] - problem.a_t).max(axis=1) == 0]
         near = near[near != self.system.token]
-        if near.size == 0:
-            return ()
-        exact = self.system.differences([int(j) for j in near])
+        return self.exactly_equal([int(j) for j in near])
+
+    def exactly_equal(self, rows: list[int]) -> tuple[int, ...]:
+        """Of these competitors, those whose inequality reads 0 > 0."""
+        exact = self.system.differences(rows) if rows else []
         return tuple(x.row for x in exact if x.e == 0 and not any(self.system.project(x.D)))
 
     def _use(self, proposer: Proposer, problem: Problem) -> None:
@@ -134,9 +136,8 @@ class Search:
         if self.system.region == "sphere":
             return self._residual_only(problem, y)
         for state in states(self.system, y):
-            try:
-                margin, _ = state_margin(self.system, state)
-            except RefutedError:
+            margin = self.margin_or_none(state)
+            if margin is None:
                 continue
             if best is None or margin > best[0]:
                 best = (margin, state)
@@ -192,12 +193,9 @@ class Search:
         if self.unspeakable is None or self.unspeakable.kind != "unsettled":
             return ""
         for state in states(self.system, y):
-            try:
-                check_tie(self.system, state)
-            except RefutedError:
-                continue
-            self.unspeakable = replace(self.unspeakable, kind="tie-only", tie=state)
-            return "the group of equal rows leads together"
+            self.tie_state(state)
+            if self.unspeakable.kind == "tie-only":
+                return "the group of equal rows leads together"
         return "its direction does not bring the group to the top"
 
     def _bound(self, problem: Problem, proposal: Proposal) -> str:
