@@ -28,9 +28,9 @@ from verify.kernel import (
     Unspeakable,
     from_bytes,
     parse_domain,
+    strict_json,
     to_bytes,
 )
-from verify.kernel import certificate as format_module
 
 SQUARE = [[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0], [1, 0]]
 DECIDER = Decider(build_model(SQUARE, "rmsnorm", gain=[1, 2], shift=[0, 0], dtype="F32"))
@@ -85,11 +85,11 @@ def test_writing_what_was_read_gives_the_same_bytes(number: int) -> None:
 
 
 def test_every_form_of_claim_survives_the_file() -> None:
-    big = (1 << 20000) + 1
+    big, entry = (1 << 20000) + 1, (1 << 16000) + 1
     claims: list[Claim] = [
         Speakable(Fraction(1, big), None, Residual((0, -1), 7, "BF16")),
         Speakable(
-            Fraction(big), State((-big, 0), 1 << 16), None, Multipliers((5, 2), (1, big)), Fraction(-3, 4)
+            Fraction(big), State((-entry, 0), 1 << 14), None, Multipliers((5, 2), (1, big)), Fraction(-3, 4)
         ),
         Unspeakable(Fraction(0), "unsettled", Multipliers((0,), None)),
         Unspeakable(Fraction(2, 3), "tie-only", Multipliers((9, 1), (-1, 0)), State((1,), 0)),
@@ -210,10 +210,11 @@ EPSILONS = ("1e-5", "0.10", ".1", "1.", "-0.1", "00", "", 0, "0." + "0" * 199 + 
 SHAPES: list[Any] = ["6 2", [], [1, 2, 3], [6, -2], [6, True], [6.0, 2], [[6], 2], None]
 S, U = "statement", "statement/tensors/unembedding"
 WRONG: list[tuple[str, Any]] = [
-    ("format", "verify-certificat"), ("format", 0), ("version", 1), ("version", -1), ("provenance", None),
+    ("format", "verify-certificat"), ("format", 0), ("version", 0), ("version", 2),
+    ("version", -1), ("provenance", None),
     ("provenance/tool", 1), ("claim", []), ("claim", "speakable"), ("claim/verdict", "SPEAKABLE"),
     ("claim/verdict", "undecided"), ("claim/verdict", 1), ("claim/verdict", "unspeakable"),
-    ("claim/margin", 1), ("claim/margin", None), ("claim/state", []), ("claim/state/k", (1 << 16) + 1),
+    ("claim/margin", 1), ("claim/margin", None), ("claim/state", []), ("claim/state/k", (1 << 14) + 1),
     ("claim/residual/dtype", "F8"), ("claim/residual/dtype", "f32"), ("claim/ceiling/rows", None),
     ("claim/ceiling/rows", 1), ("claim/ceiling/values", 1), (S, []), (f"{S}/revision", 1), (f"{S}/text", 5),
     (f"{S}/norm", "LayerNorm"), (f"{S}/competitor_rule", "some"), *((f"{S}/{key}", None) for key in NOT_NULL),
@@ -238,7 +239,7 @@ def test_the_wrong_values_start_from_a_file_that_is_right() -> None:
 
 
 def test_oversized_files_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(format_module, "MAX_BYTES", len(SPEAKABLE) - 1)
+    monkeypatch.setattr(strict_json, "MAX_BYTES", len(SPEAKABLE) - 1)
     with pytest.raises(MalformedError, match="over the limit"):
         from_bytes(SPEAKABLE)
 

@@ -39,9 +39,90 @@ class OutputError(VerifyError):
 
 
 class MalformedError(VerifyError):
-    """A certificate (or weight file given to an auditor) breaks a rule of its format."""
+    """A certificate breaks a rule of its format. Base of one error a rule; `rule` is its name in the
+    documents, in `--json` and in the standalone auditor.
+    """
 
     exit_code = EXIT_MALFORMED
+    rule = "malformed"
+
+
+class OversizedError(MalformedError):
+    """A limit of the format is exceeded: bytes, items, digits, or containers."""
+
+    rule = "oversized"
+
+
+class NotJsonError(MalformedError):
+    """The bytes are not ASCII, not JSON, or nested too deeply."""
+
+    rule = "not-json"
+
+
+class TrailingBytesError(MalformedError):
+    """Something follows the JSON value, other than the one line feed."""
+
+    rule = "trailing-bytes"
+
+
+class DuplicateKeyError(MalformedError):
+    """An object has the same key twice."""
+
+    rule = "duplicate-key"
+
+
+class NotFiniteError(MalformedError):
+    """NaN or an infinity where a number is expected."""
+
+    rule = "not-finite"
+
+
+class FloatNumberError(MalformedError):
+    """A number with a fraction or an exponent."""
+
+    rule = "float"
+
+
+class WrongFormatError(MalformedError):
+    """The file is of another format."""
+
+    rule = "wrong-format"
+
+
+class WrongVersionError(MalformedError):
+    """The file is of another version of the format."""
+
+    rule = "wrong-version"
+
+
+class MissingKeyError(MalformedError):
+    """An object lacks a key."""
+
+    rule = "missing-key"
+
+
+class UnknownKeyError(MalformedError):
+    """An object has a key that the format does not list for it."""
+
+    rule = "unknown-key"
+
+
+class NotationError(MalformedError):
+    """A number, list or hash is not spelled in its one canonical way."""
+
+    rule = "notation"
+
+
+class FieldValueError(MalformedError):
+    """A value of the wrong JSON type, or one that its field does not allow."""
+
+    rule = "value"
+
+
+class NotCanonicalError(MalformedError):
+    """Right in every part, and yet a writer would have produced other bytes."""
+
+    rule = "not-canonical"
 
 
 class RefutedError(VerifyError):

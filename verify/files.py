@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verify.errors import MalformedError, ModelUnavailableError, OutputError
-from verify.kernel.certificate import MAX_BYTES, from_bytes
+from verify.errors import MalformedError, ModelUnavailableError, OutputError, OversizedError
+from verify.kernel import from_bytes
+from verify.kernel.strict_json import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +30,8 @@ def certificate_path(folder: Path, statement: Statement) -> Path:
     names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in parts]
     path = folder / names[0] / names[1] / f"{statement.token}.json"
     try:
-        taken = path.exists() and from_bytes(path.read_bytes()).statement != statement
-    except (OSError, MalformedError):
+        taken = path.exists() and from_bytes(read_certificate(path)).statement != statement
+    except (OSError, MalformedError, ModelUnavailableError):
         taken = True
     digest = hashlib.sha256(repr(statement).encode()).hexdigest()[:8]
     return path.with_name(f"{statement.token}-{digest}.json") if taken else path
@@ -69,13 +71,20 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def read_certificate(path: Path) -> bytes:
-    """The bytes of a certificate file. ModelUnavailableError if unreadable, MalformedError if too big."""
+    """The bytes of a certificate file. ModelUnavailableError if unreadable, OversizedError if too big.
+
+    Only regular files are opened, so that a pipe or a device cannot keep a checker waiting.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MalformedError(f"over the limit of {MAX_BYTES} bytes")
-        return path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ModelUnavailableError("not a regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ModelUnavailableError(f"cannot read: {error.strerror or error}") from None
+    if len(data) > MAX_BYTES:
+        raise OversizedError(f"over the limit of {MAX_BYTES} bytes")
+    return data
 
 
 def certificate_files(paths: list[Path]) -> Iterator[Path]:

@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
-from verify.kernel import Certificate, Proved, from_bytes, prove
+from verify.kernel import Certificate, Proved, prove, prove_bundle, read
 from verify.kernel.statement import decimal_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from verify.kernel import Statement
     from verify.models import Model, ReadoutOverrides
+
+# A folder of hostile files may name any number of models; no more than these are kept.
+_MOST_MODELS = 4
 
 
 @dataclass
@@ -48,51 +52,79 @@ class Auditor:
 
     def __init__(self, model: str | None = None) -> None:
         self.model = model
-        self._loaded: dict[str, Model] = {}
-        self._failed: dict[str, ModelUnavailableError] = {}
+        self._loaded: dict[str, Model | ModelUnavailableError] = {}
 
     def audit(self, path: Path) -> Audit:
-        """Check one file. Declared errors are in the result; nothing else is caught."""
+        """Check one file, a certificate or a bundle. Declared errors are in the result; nothing else is
+        caught.
+        """
         from verify.files import read_certificate
 
         result = Audit(str(path))
         try:
-            certificate = from_bytes(read_certificate(path))
-            model = self._model_for(certificate, result)
-            proved = prove(certificate, model.readout)
-            derive_statement(certificate, model, result)
+            data = read_certificate(path)
+            found = read(data)
+            if isinstance(found, Certificate):
+                model = self._model_for(found, result)
+                proved = prove(found, model.readout)
+                derive_statement(found, model, result)
+            else:
+                proved = prove_bundle(data)
+                assume_statement(found.certificate, result)
             result.proved = proved
         except VerifyError as error:
             result.error = error
         return result
 
     def _model_for(self, certificate: Certificate, result: Audit) -> Model:
-        from verify.models import load_model
-
+        """The model at hand. A description by hand counts only where no configuration says what is right."""
         statement = certificate.statement
-        name = statement.model if self.model is None else self.model
-        if self.model is None and statement.revision and "@" not in name:
-            name = f"{name}@{statement.revision}"
+        name = self.model if self.model is not None else self._named(statement)
+        found = self._loaded_once(name, name, None)
         by_hand = statement.epsilon_source.startswith("by hand") or (
             statement.norm == "none" and not statement.epsilon_source
         )
-        key = f"{name}\n{hand_key(certificate)}" if by_hand else name
-        if by_hand:
+        if by_hand and isinstance(found, ModelUnavailableError):
+            found = self._loaded_once(f"{name}\n{hand_key(certificate)}", name, overrides_of(certificate))
             result.hypotheses.append(
                 "the readout was described by hand: which tensors make the logits, the norm kind "
                 f"({statement.norm}), epsilon ({decimal_text(statement.epsilon)}) and the gain offset "
                 f"({statement.gain_offset}) are taken from the certificate"
             )
+        if isinstance(found, ModelUnavailableError):
+            raise found
+        return found
+
+    def _loaded_once(
+        self, key: str, name: str, overrides: ReadoutOverrides | None
+    ) -> Model | ModelUnavailableError:
         if key not in self._loaded:
-            if key in self._failed:
-                raise self._failed[key]
-            try:
-                self._loaded[key] = load_model(name, overrides=overrides_of(certificate) if by_hand else None)
-            except (UsageError, ModelUnavailableError) as error:
-                hint = "" if self.model is not None else "; if it is a folder, pass it with --model FOLDER"
-                self._failed[key] = ModelUnavailableError(f"{error}{hint}")
-                raise self._failed[key] from None
+            if len(self._loaded) >= _MOST_MODELS:
+                self._loaded.pop(next(iter(self._loaded)))
+            self._loaded[key] = self._load(name, overrides)
         return self._loaded[key]
+
+    def _named(self, statement: Statement) -> str:
+        """The model by the name in the certificate: bundled or of a hub, never a path of this machine."""
+        from verify.models.bundled import BUNDLED
+        from verify.models.hub import split_hub_name
+
+        name = statement.model
+        if name not in BUNDLED and split_hub_name(name) is None:
+            raise ModelUnavailableError(
+                f"{name[:100]!a} is neither a bundled model nor a hub name; pass its folder with --model"
+            )
+        return f"{name}@{statement.revision}" if statement.revision and "@" not in name else name
+
+    def _load(self, name: str, overrides: ReadoutOverrides | None) -> Model | ModelUnavailableError:
+        """The model, or why there is none: that is remembered too, and asked once."""
+        from verify.models import load_model
+
+        try:
+            return load_model(name, overrides=overrides)
+        except (UsageError, ModelUnavailableError) as error:
+            hint = "" if self.model is not None else "; if it is a folder, pass it with --model FOLDER"
+            return ModelUnavailableError(f"{error}{hint}")
 
 
 def overrides_of(certificate: Certificate) -> ReadoutOverrides:
@@ -152,3 +184,20 @@ def derive_statement(certificate: Certificate, model: Model, result: Audit) -> N
             result.notes.append(f"{name!r}, which the statement names, is not at hand")
         elif model.files[name] != digest:
             result.notes.append(f"{name!r} is not the file the statement names; what was read from it agrees")
+
+
+def assume_statement(certificate: Certificate, result: Audit) -> None:
+    """All that a bundle's statement says beyond its rows is taken from the file: list it."""
+    s = certificate.statement
+    roots = ", ".join(f"{role} {t.merkle}" for role, t in s.tensors.items())
+    name = f"{s.model}@{s.revision}" if s.revision else s.model
+    result.hypotheses += [
+        f"these Merkle roots, of tensors with the stated dtypes and shapes, are of {name!r}: {roots}",
+        f"the norm kind ({s.norm}), epsilon ({decimal_text(s.epsilon)}), the gain offset ({s.gain_offset})",
+        f"the token's text, {s.text!r}",
+    ]
+    if s.competitor_rule == "tokenizer":
+        result.hypotheses.append(f"the tokenizer's size, {s.competitors}")
+    result.notes.append(
+        "a bundle: checked by the rows in it, which have these roots; the SHA-256 of whole tensors are not"
+    )

@@ -3,10 +3,11 @@
 `prove` is the only maker of verdicts; everything it rests on is in this folder.
 """
 
+from verify.kernel.bundle import Bundle, read
 from verify.kernel.certificate import from_bytes, to_bytes
 from verify.kernel.domain import DIRECTION, FREE, READOUT, Domain, parse_domain
 from verify.kernel.evidence import Claim, Multipliers, Residual, Speakable, State, Unspeakable
-from verify.kernel.proved import Proved, prove
+from verify.kernel.proved import Proved, prove, prove_bundle
 from verify.kernel.readout import Readout
 from verify.kernel.statement import Certificate, Statement, TensorId, tensor_ids
 from verify.kernel.system import System
@@ -16,6 +17,7 @@ __all__ = [
     "DIRECTION",
     "FREE",
     "READOUT",
+    "Bundle",
     "Certificate",
     "Claim",
     "Domain",
@@ -33,6 +35,8 @@ __all__ = [
     "from_bytes",
     "parse_domain",
     "prove",
+    "prove_bundle",
+    "read",
     "tensor_ids",
     "to_bytes",
 ]

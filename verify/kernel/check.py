@@ -68,7 +68,7 @@ def _margin_at(system: System, g: list[int], s: int, unit: int, scale: int) -> t
     (own, *others), low = system.logits([token, *rivals], g, s, unit)
     top = max(others)
     nearest = [j for j, value in zip(rivals, others, strict=True) if value == top]
-    return Fraction(own - top) * _power(low) / scale, nearest
+    return Fraction(own - top, scale) * _power(low), nearest
 
 
 def check_witness(system: System, state: State, margin: Fraction) -> None:
@@ -110,7 +110,7 @@ def check_bound(system: System, c: Combination, bound: Fraction) -> None:
     is (u.z + v) / L, so its maximum over the domain bounds the least of them.
     """
     d = system.readout.d
-    room = bound * c.total / _power(system.unit) - c.v
+    room = bound * c.total * _power(-system.unit) - c.v
     if room < 0:
         raise RefutedError("the multipliers do not prove the bound: v > bound * sum(lambda)")
     pu = system.project(c.u)
@@ -152,11 +152,35 @@ def check_never(system: System, c: Combination) -> None:
     raise RefutedError("these multipliers do not exclude that the token ties at some state")
 
 
-def residual_margin(system: System, residual: Residual) -> Fraction:
-    """Theorem 8. A positive lower bound on the margin at N(r), or RefutedError if the token loses.
+def check_residual(system: System, residual: Residual, margin: Fraction | None) -> None:
+    """Theorem 8. Proves: at N(r) the token leads every competitor, by at least `margin` if one is given.
 
-    The logits, times sqrt(s) > 0, are w_j.(gain * y) + sqrt(s) (w_j.shift + c_j). sqrt(s) is enclosed
-    in an interval of 192 bits for the filter; the sign against each rival left is exact.
+    The logits, times sqrt(s) > 0, are w_j.(gain * y) + sqrt(s) (w_j.shift + c_j); signs are found by
+    comparing squares.
+    """
+    rivals, square, _, _ = _rivals_at(system, residual)
+    least = Fraction(0) if margin is None else margin * _power(-system.unit)
+    for x, a in rivals:
+        if _sign(a, x.e, square) <= 0:
+            raise RefutedError(f"at the residual vector row {x.row} is not below the token")
+        if _sign(a, x.e - least, square) < 0:
+            raise RefutedError(f"at the residual vector the margin over row {x.row} is less than claimed")
+
+
+def residual_margin(system: System, residual: Residual) -> Fraction:
+    """Theorem 8. A lower bound >= 0 on the margin at N(r), within 2**-191 of it; RefutedError if it loses."""
+    check_residual(system, residual, None)
+    rivals, _, bits, root = _rivals_at(system, residual)
+    # (a + e sqrt(square)) / sqrt(square), from below: a / sqrt + e
+    least = min(Fraction(a << bits, root + 1 if a > 0 else root) + x.e for x, a in rivals)
+    return max(least * _power(system.unit), Fraction(0))
+
+
+def _rivals_at(system: System, residual: Residual) -> tuple[list[tuple[Difference, int]], Fraction, int, int]:
+    """(rivals with D.y, square, bits, root): every possible maximiser at N(r) = y / sqrt(square), and
+    root <= sqrt(square) * 2**bits < root + 1. RefutedError where the residual is none of this readout's.
+
+    sqrt(square) is enclosed in an interval of 192 bits for the filter alone.
     """
     if system.domain.kind != "readout":
         raise RefutedError("a residual vector is a witness in the domain readout only")
@@ -167,13 +191,11 @@ def residual_margin(system: System, residual: Residual) -> Fraction:
         raise RefutedError(f"the residual vector is not exact in {residual.dtype}")
     y = system.project(p)
     m = d if system.projects else 1  # y = z-direction times m * 2**k
-    epsilon = system.readout.epsilon
-    square = Fraction(sum(x * x for x in y), d) + epsilon * (m * m << (2 * residual.k))
+    square = Fraction(sum(x * x for x in y), d) + system.readout.epsilon * (m * m << (2 * residual.k))
     if system.readout.norm == "none":
         square = Fraction(m * m << (2 * residual.k))
     if square == 0:
         raise RefutedError("the residual vector is constant and epsilon is 0: the norm is undefined")
-    # root <= sqrt(square) * 2**bits < root + 1
     bits = _ROOT_BITS + _bits_below_one(square)
     root = isqrt((square.numerator << (2 * bits)) // square.denominator)
     g, s, low = system.final_state([x << bits for x in y], root, 0)
@@ -186,26 +208,19 @@ def residual_margin(system: System, residual: Residual) -> Fraction:
     )
     if not rivals:
         raise RefutedError("there are no competitors: nothing to be more likely than")
-    least: Fraction | None = None
-    for x in system.differences(rivals):
-        a = sum(p_i * q_i for p_i, q_i in zip(x.D, y, strict=True))
-        if not _positive(a, x.e, square):
-            raise RefutedError(f"at the residual vector row {x.row} is not below the token")
-        # (a + e sqrt(square)) / sqrt(square), from below: a / sqrt + e
-        quotient = Fraction(a << bits, root + 1 if a > 0 else root) + x.e
-        least = quotient if least is None else min(least, quotient)
-    value = (least if least is not None else Fraction(0)) * _power(system.unit)
-    return max(value, Fraction(0))
+    found = system.differences(rivals)
+    return [(x, sum(p_i * q_i for p_i, q_i in zip(x.D, y, strict=True))) for x in found], square, bits, root
 
 
-def _positive(a: int, e: int, square: Fraction) -> bool:
-    """Whether a + e * sqrt(square) > 0, by comparing squares; `square` > 0."""
+def _sign(a: Fraction | int, e: Fraction | int, square: Fraction) -> int:
+    """The sign of a + e * sqrt(square), by comparing squares; `square` > 0."""
     if a >= 0 and e >= 0:
-        return a > 0 or e > 0
+        return int(a > 0 or e > 0)
     if a <= 0 and e <= 0:
-        return False
-    left, right = a * a * square.denominator, e * e * square.numerator
-    return left > right if a > 0 else right > left
+        return -1
+    squares = a * a - e * e * square
+    sign = (squares > 0) - (squares < 0)
+    return sign if a > 0 else -sign
 
 
 def _bits_below_one(square: Fraction) -> int:

@@ -8,39 +8,46 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from verify.errors import RefutedError, UsageError
+from verify.errors import ModelUnavailableError, RefutedError, UsageError
+from verify.kernel import bundle
 from verify.kernel.certificate import from_bytes, to_bytes
 from verify.kernel.check import (
     check_bound,
     check_never,
+    check_residual,
     check_tie,
     check_witness,
     combine,
-    residual_margin,
 )
 from verify.kernel.evidence import KINDS, Multipliers, Speakable, Unspeakable
+from verify.kernel.readout import Readout
 from verify.kernel.solve import solve_support
-from verify.kernel.statement import require_same_readout
+from verify.kernel.statement import require_same_readout, require_same_tensors
 from verify.kernel.system import System
 
 if TYPE_CHECKING:
-    from verify.kernel.readout import Readout
     from verify.kernel.statement import Certificate
 
 _KEY = object()
 
 
 class Proved:
-    """A checked certificate. Only `prove` makes one."""
+    """A checked certificate. Only `prove` and `prove_bundle` make one.
 
-    __slots__ = ("certificate",)
+    from_rows: proved from the rows in a bundle, of any tensors with the stated Merkle roots; otherwise
+    from the whole tensors, whose SHA-256 agree.
+    """
+
+    __slots__ = ("certificate", "from_rows")
 
     certificate: Certificate
+    from_rows: bool
 
-    def __init__(self, key: object, certificate: Certificate) -> None:
+    def __init__(self, key: object, certificate: Certificate, *, from_rows: bool) -> None:
         if key is not _KEY:
             raise TypeError("Proved is made by verify.kernel.prove alone")
         object.__setattr__(self, "certificate", certificate)
+        object.__setattr__(self, "from_rows", from_rows)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("Proved does not change")
@@ -62,6 +69,38 @@ def prove(certificate: Certificate, readout: Readout) -> Proved:
     it was built from. MalformedError if it has no such bytes.
     """
     certificate = from_bytes(to_bytes(certificate))
+    require_same_tensors(certificate.statement, readout)
+    _check(certificate, readout)
+    return Proved(_KEY, certificate, from_rows=False)
+
+
+def prove_bundle(data: bytes) -> Proved:
+    """Check every part of the bundle in a file, with no weights at hand. Raises as `prove` does.
+
+    Sound by Theorem 14: whatever tensors have the stated Merkle roots, these are rows of theirs, and the
+    theorems on multipliers read no others.
+    """
+    found = bundle.from_bytes(data)
+    statement = found.certificate.statement
+    try:
+        tensors = bundle.tensors_of(found)
+        readout = Readout(
+            norm=statement.norm,
+            unembedding=tensors["unembedding"],
+            gain=tensors.get("gain"),
+            shift=tensors.get("shift"),
+            bias=tensors.get("bias"),
+            gain_offset=statement.gain_offset,
+            epsilon=statement.epsilon,
+        )
+        _check(found.certificate, readout)
+    except ModelUnavailableError as error:
+        # In a bundle the tensors are part of the file: what is wrong with them is wrong with it.
+        raise RefutedError(str(error)) from None
+    return Proved(_KEY, found.certificate, from_rows=True)
+
+
+def _check(certificate: Certificate, readout: Readout) -> None:
     statement, claim = certificate.statement, certificate.claim
     require_same_readout(statement, readout)
     try:
@@ -73,7 +112,6 @@ def prove(certificate: Certificate, readout: Readout) -> Proved:
     except UsageError as error:
         # In a certificate a token or row out of range is no slip of the user's but a false statement.
         raise RefutedError(str(error)) from None
-    return Proved(_KEY, certificate)
 
 
 def _check_speakable(system: System, claim: Speakable) -> None:
@@ -82,9 +120,7 @@ def _check_speakable(system: System, claim: Speakable) -> None:
     if claim.state is not None:
         check_witness(system, claim.state, claim.margin)
     if claim.residual is not None:
-        found = residual_margin(system, claim.residual)
-        if claim.state is None and found < claim.margin:
-            raise RefutedError("the margin at the residual vector is less than claimed")
+        check_residual(system, claim.residual, claim.margin if claim.state is None else None)
     elif claim.state is None:
         raise RefutedError("there is no witness")
     if (claim.ceiling is None) != (claim.at_most is None):

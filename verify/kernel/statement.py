@@ -23,12 +23,15 @@ COMPETITOR_RULES = ("all", "tokenizer")
 
 @dataclass(frozen=True)
 class TensorId:
-    """Which tensor: its name in the checkpoint, how its bytes are read, and their SHA-256."""
+    """Which tensor: its name in the checkpoint, how its bytes are read, their SHA-256, and the Merkle root
+    of its rows.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     sha256: str
+    merkle: str
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,18 @@ class Certificate:
 
 def tensor_ids(readout: Readout) -> dict[str, TensorId]:
     """The identities of a readout's tensors, by role. Hashes the bytes."""
-    return {role: TensorId(t.name, t.dtype, t.shape, t.sha256) for role, t in readout.tensors.items()}
+    return {
+        role: TensorId(t.name, t.dtype, t.shape, t.sha256, t.merkle) for role, t in readout.tensors.items()
+    }
 
 
-def require_same_readout(statement: Statement, readout: Readout) -> None:
-    """Raise RefutedError unless the statement is about exactly this readout.
+def require_same_tensors(statement: Statement, readout: Readout) -> None:
+    """Raise RefutedError unless the statement is about exactly these tensors, in these roles.
 
-    Tensor names may differ (the same bytes may be stored under another name); roles, dtypes, shapes,
-    bytes, norm, gain offset and epsilon may not.
+    Tensor names may differ (the same bytes may be stored under another name); roles, dtypes, shapes and
+    bytes may not.
     """
-    theirs, ours = statement.tensors, tensor_ids(readout)
+    theirs, ours = statement.tensors, readout.tensors
     if set(theirs) != set(ours):
         raise RefutedError(f"the statement is about tensors {sorted(theirs)}, this model has {sorted(ours)}")
     for role, a in theirs.items():
@@ -82,6 +87,12 @@ def require_same_readout(statement: Statement, readout: Readout) -> None:
             )
         if a.sha256 != b.sha256:
             raise RefutedError(f"{role}: these are other weights (SHA-256 differs from the statement's)")
+        if a.merkle != b.merkle:
+            raise RefutedError(f"{role}: the statement's Merkle root is not that of these weights")
+
+
+def require_same_readout(statement: Statement, readout: Readout) -> None:
+    """Raise RefutedError unless norm, gain offset, epsilon and the number of rows are the statement's."""
     if statement.competitor_rule == "all" and statement.competitors != readout.vocabulary:
         raise RefutedError(
             f"competitors: the statement says all, and {statement.competitors} of {readout.vocabulary} rows"

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verify.errors import UsageError
-from verify.kernel.tensor import Tensor, unit_exponent
+from verify.kernel.tensor import unit_exponent
 
 if TYPE_CHECKING:
     from verify.kernel.domain import Domain
     from verify.kernel.readout import Readout
+    from verify.kernel.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ class System:
     def _bias_integers(self, rows: list[int]) -> list[int]:
         if self._bias is None:
             return [0] * len(rows)
-        column = Tensor(self._bias.name, self._bias.dtype, self._bias.raw.reshape(-1, 1))
-        return [entry[0] for entry in column.integers(rows)]
+        return [entry[0] for entry in self._bias.integers(rows)]
 
     def project(self, u: list[int]) -> list[int]:
         """d * P u after a LayerNorm, u itself otherwise (an exact multiple of Pu either way)."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from verify.errors import ModelUnavailableError
+from verify.kernel import merkle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -51,7 +52,7 @@ class Tensor:
     name: str
     dtype: str
     raw: NDArray[np.unsignedinteger]
-    _sha256: list[str] = field(default_factory=list, repr=False, init=False)
+    _hashes: dict[str, str] = field(default_factory=dict, repr=False, init=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in _FORMATS:
@@ -61,6 +62,11 @@ class Tensor:
         if self.raw.dtype != np.dtype(f"<u{itemsize(self.dtype)}"):
             raise ModelUnavailableError(f"tensor {self.name!r}: bit patterns of the wrong width")
 
+    @classmethod
+    def from_bytes(cls, name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
+        """A tensor that owns its bytes (little endian, row-major); as many as dtype and shape need."""
+        return Tensor(name, dtype, np.frombuffer(data, dtype=f"<u{itemsize(dtype)}").reshape(shape))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
@@ -69,24 +75,40 @@ class Tensor:
     @property
     def sha256(self) -> str:
         """SHA-256 of the tensor's bytes (little endian, row-major), in hex."""
-        if not self._sha256:
+        if "sha256" not in self._hashes:
             digest = hashlib.sha256()
-            flat = np.ascontiguousarray(self.raw).reshape(-1)
-            step = 1 << 22
-            for start in range(0, flat.size, step):
-                digest.update(flat[start : start + step].tobytes())
-            self._sha256.append(digest.hexdigest())
-        return self._sha256[0]
+            for block in self._blocks():
+                digest.update(block)
+            self._hashes["sha256"] = digest.hexdigest()
+        return self._hashes["sha256"]
+
+    @property
+    def merkle(self) -> str:
+        """Root of the tree over the tensor's rows (of a vector: its values), in hex; see merkle.py."""
+        if "merkle" not in self._hashes:
+            self._hashes["merkle"] = merkle.root(self.dtype, self.shape, self.leaves())
+        return self._hashes["merkle"]
+
+    def leaves(self) -> list[bytes]:
+        """The leaf hash of every row."""
+        size = self.raw[:1].nbytes
+        return [merkle.leaf(b[i : i + size]) for b in self._blocks() for i in range(0, len(b), size)]
+
+    def _blocks(self) -> Iterator[bytes]:
+        """The bytes, a few megabytes of whole rows at a time."""
+        step = max(1, (1 << 22) // self.raw[:1].nbytes)
+        for start in range(0, self.shape[0], step):
+            yield self.raw[start : start + step].tobytes()
 
     def integers(self, rows: Iterable[int]) -> list[list[int]]:
-        """The named rows of a matrix as integers in units of 2**unit_exponent(dtype).
+        """The named rows as integers in units of 2**unit_exponent(dtype); rows of a vector have one entry.
 
         Raises ModelUnavailableError on a row that holds NaN or infinity.
         """
         index = np.fromiter(rows, dtype=np.int64)
         if index.size and (int(index.min()) < 0 or int(index.max()) >= self.shape[0]):
             raise ModelUnavailableError(f"tensor {self.name!r} has no such row")
-        return _decode(self.raw[index], self.dtype, self.name)
+        return _decode(self.raw.reshape(self.shape[0], -1)[index], self.dtype, self.name)
 
     def vector(self) -> list[int]:
         """A one-dimensional tensor as integers in units of 2**unit_exponent(dtype)."""
