@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from verify.errors import UsageError
 from verify.files import certificate_path, read_certificate, require_writable, write_atomically
-from verify.kernel import Domain, from_bytes, parse_domain
+from verify.kernel import Certificate, Domain, parse_domain, read
 from verify.models import Model, load_model
 from verify.recheck import Audit, Auditor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from verify.decide import Decision
 
@@ -41,11 +41,11 @@ def token(
     Raises UsageError (token, domain, options), ModelUnavailableError, OutputError.
     """
     loaded = load_model(model) if isinstance(model, str) else model
-    return list(decide_all(token, loaded, domain, competitors, proposer, solver, multipliers, out))
+    return list(decide_all([token], loaded, domain, competitors, proposer, solver, multipliers, out))
 
 
 def decide_all(
-    token: int | str,
+    tokens: Sequence[int | str],
     model: Model,
     domain: str = "readout",
     competitors: str = "all",
@@ -54,30 +54,35 @@ def decide_all(
     multipliers: str = "full",
     out: str | Path | None = None,
 ) -> Iterator[Decision]:
-    """`token`, one Decision at a time as it is made; certificates are saved before they are yielded."""
+    """`tokens` in their order, one Decision at a time as it is made; certificates are saved before they are
+    yielded. All tokens are looked up before the first is decided.
+    """
     from verify.decide import Decider
 
     domains: list[Domain] = [parse_domain(d) for d in (ALL_DOMAINS if domain == "all" else (domain,))]
-    chosen = model.tokens.find(str(token))
+    chosen = [model.tokens.find(str(token)) for token in tokens]
     if out == "":
         raise UsageError("the folder for certificates has no name: use --out DIR, . for this folder")
     folder = None if out is None else Path(out)
     if folder is not None:
         require_writable(folder)
     decider = Decider(model, competitors, proposer, solver, multipliers)
-    known: list[Decision] = []
-    for each in domains:
-        decision = decider.decide(chosen, each, known)
-        if folder is not None and decision.proved is not None:
-            path = certificate_path(folder, decision.proved.certificate.statement)
-            write_atomically(path, decision.certificate)
-            decision.path = path
-        known.append(decision)
-        yield decision
+    for token in chosen:
+        known: list[Decision] = []
+        for each in domains:
+            decision = decider.decide(token, each, known)
+            if folder is not None and decision.proved is not None:
+                path = certificate_path(folder, decision.proved.certificate.statement)
+                write_atomically(path, decision.certificate)
+                decision.path = path
+            known.append(decision)
+            yield decision
 
 
 def audit(path: str | Path, model: str | None = None) -> Audit:
-    """Check one certificate file against the weights of its model (or of `model`). Imports no solver.
+    """Check one certificate against the weights of its model (or of `model`), or a bundle by itself.
+
+    Imports no solver.
 
     The result's `proved` is None, and `error` says why, when it is not accepted.
     """
@@ -85,10 +90,14 @@ def audit(path: str | Path, model: str | None = None) -> Audit:
 
 
 def show(path: str | Path) -> str:
-    """A certificate file as text for a person; nothing is checked but the format.
+    """A certificate or bundle as text for a person; nothing is checked but the format.
 
     Raises MalformedError, and ModelUnavailableError if it cannot be read.
     """
     from verify.render import certificate_text
 
-    return certificate_text(from_bytes(read_certificate(Path(path))))
+    found = read(read_certificate(Path(path)))
+    if isinstance(found, Certificate):
+        return certificate_text(found)
+    rows = len(found.parts["unembedding"].rows or ())
+    return f"Bundle     with {rows} rows of the unembedding\n{certificate_text(found.certificate)}"

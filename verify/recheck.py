@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
 from verify.kernel import Certificate, Proved, prove, prove_bundle, read
-from verify.kernel.statement import decimal_text
+from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,10 +25,14 @@ _MOST_MODELS = 4
 
 @dataclass
 class Audit:
-    """The outcome for one file: accepted iff `proved` is there. `hypotheses`: what was not derived."""
+    """The outcome for one file: accepted iff `proved` is there. `hypotheses`: what was not derived.
+
+    model: the weights it was checked against; None for a bundle, which brings its rows along.
+    """
 
     path: str
     proved: Proved | None = None
+    model: Model | None = None
     error: VerifyError | None = None
     hypotheses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -39,7 +43,7 @@ class Audit:
         if self.proved is not None:
             return "accepted"
         names = {1: "refuted", 4: "malformed"}
-        return names.get(self.error.exit_code if self.error else 70, "unavailable")
+        return names.get(self.exit_code, "unavailable")
 
     @property
     def exit_code(self) -> int:
@@ -65,16 +69,26 @@ class Auditor:
             data = read_certificate(path)
             found = read(data)
             if isinstance(found, Certificate):
-                model = self._model_for(found, result)
-                proved = prove(found, model.readout)
-                derive_statement(found, model, result)
+                result.model = self._model_for(found, result)
+                proved = prove(found, result.model.readout)
+                derive_statement(found, result.model, result)
             else:
                 proved = prove_bundle(data)
-                assume_statement(found.certificate, result)
+                if self.model is None:
+                    assume_statement(found.certificate, result)
+                else:
+                    self._bind_bundle(found.certificate, result)
             result.proved = proved
         except VerifyError as error:
             result.error = error
         return result
+
+    def _bind_bundle(self, certificate: Certificate, result: Audit) -> None:
+        """With weights at hand a bundle's roots, and what stands in no tensor, are compared with theirs."""
+        model = self._model_for(certificate, result)
+        require_same_tensors(certificate.statement, model.readout)
+        require_same_readout(certificate.statement, model.readout)
+        derive_statement(certificate, model, result)
 
     def _model_for(self, certificate: Certificate, result: Audit) -> Model:
         """The model at hand. A description by hand counts only where no configuration says what is right."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from verify.errors import MalformedError
 from verify.figures import approximate, decision_json, plain, statement_text
 from verify.kernel import Speakable
 from verify.kernel.statement import decimal_text
@@ -124,7 +125,8 @@ def _more(decision: Decision, shown: int) -> str:
 def audit_line(result: Audit) -> str:
     """One line a file."""
     if result.proved is None:
-        return f"{result.outcome.upper()} {result.path}: {result.error}"
+        rule = f"[{result.error.rule}] " if isinstance(result.error, MalformedError) else ""
+        return f"{result.outcome.upper()} {result.path}: {rule}{result.error}"
     c = result.proved.certificate
     return f"ACCEPTED {result.path}: {claim_text(c)} - {statement_text(c.statement)}"
 

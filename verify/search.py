@@ -13,7 +13,7 @@ import numpy as np
 
 from verify.companion import with_companion
 from verify.decision import MAXIMISED, Attempt, Decision
-from verify.errors import RefutedError
+from verify.errors import MalformedError, RefutedError
 from verify.kernel import (
     Certificate,
     Multipliers,
@@ -270,7 +270,8 @@ class Search:
             try:
                 proved = prove(from_bytes(data), self.decider.model.readout)
                 break
-            except RefutedError as error:  # expected of a bare support alone; never becomes a verdict
+            except (RefutedError, MalformedError) as error:
+                # Expected of a bare support alone, and of numbers beyond the format's limits.
                 reason = f"the kernel refused the final certificate: {error}"
         attempts = self.attempts if self.equal else [_named(a, proved) for a in self.attempts]
         return Decision(

@@ -16,7 +16,7 @@ from verify.errors import EXIT_INTERNAL, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-_COMMANDS = ("token", "audit", "show")
+_COMMANDS = ("token", "audit", "show", "convert", "bundle", "export", "index")
 
 
 class _Lazy(click.Group):
@@ -47,6 +47,9 @@ def command() -> None:
     verify token " externalTo" --domain all         the same token by its text, in every domain
     verify audit verify-certificates/               re-check saved certificates, without a solver
     verify show CERT.json                           read one
+    verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone
+    verify bundle CERT.json                         a file that is checked without the weights
+    verify index DIR                                write an index page and SHA256SUMS
     """
 
 

@@ -1,92 +1,171 @@
-"""GLUE. `verify audit`: re-check saved certificates against the weights."""
+"""GLUE. `verify audit`: re-check saved certificates against the weights, and bundles by themselves."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from verify.errors import EXIT_INTERNAL, EXIT_MALFORMED, EXIT_REFUTED, EXIT_UNAVAILABLE, EXIT_USAGE
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from verify.recheck import Audit
+
 # The exit code of many files is that of the worst one; worst first.
 _WORST_FIRST = (EXIT_INTERNAL, EXIT_REFUTED, EXIT_MALFORMED, EXIT_UNAVAILABLE, EXIT_USAGE, 0)
+# From here on accepted files are counted, not listed; and so many different hypotheses are printed.
+_MANY = 20
 
 
 @click.command(
     "audit",
     epilog="\b\nExamples:\n"
     "  verify audit verify-certificates/\n"
-    "  verify audit 30208.json --model ./whisper-tiny.en",
+    "  verify audit 30208.json --model ./whisper-tiny.en\n"
+    "  verify audit 30208.bundle.json             needs no weights",
 )
 @click.argument("certificates", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CERT...")
 @click.option(
     "--model", default=None, help="Bundled name, folder or hub name, instead of the one named inside."
 )
+@click.option("-v", "--verbose", is_flag=True, help=f"A line for every file, even of more than {_MANY}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
-def command(certificates: tuple[Path, ...], model: str | None, as_json: bool) -> int:
-    """Check certificate files (or folders of them) against the weights. Uses no solver.
+def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as_json: bool) -> int:
+    """Check certificates and bundles (files, or folders of them). Uses no solver.
 
     What stands in no tensor (norm, epsilon, token text) is derived anew from the model's own files;
     what cannot be derived is listed as a HYPOTHESIS above the verdict. The exit code is that of the
     worst file: refuted 1, malformed 4, unavailable 5. In a folder every .json file counts as one.
+    A certificate that names a hub model has it fetched, unless HF_HUB_OFFLINE=1 or --model is given.
     """
     from verify.errors import UsageError
     from verify.files import certificate_files
     from verify.recheck import Auditor
 
-    auditor = Auditor(model)
-    codes, count = [], 0
     files = list(certificate_files(list(certificates)))
     if not files:
         raise UsageError("no certificate found: the folders hold no .json file")
-    for path in _progress(files, as_json):
-        result = auditor.audit(path)
-        codes.append(result.exit_code)
-        count += result.proved is not None
-        _print(result, as_json)
-    if not as_json and len(files) > 1:
-        click.echo(f"{count} of {len(files)} accepted")
+    report = _Json() if as_json else _Lines() if verbose or len(files) <= _MANY else _Summary()
+    auditor, codes = Auditor(model), set()
+    with progress("auditing", 0 if as_json else len(files)) as advance:
+        for path in files:
+            result = auditor.audit(path)
+            codes.add(result.exit_code)
+            report.add(result)
+            advance()
+    report.end(len(files))
     return next(code for code in _WORST_FIRST if code in codes)
 
 
-def _progress(files: list[Path], quiet: bool) -> Any:
-    if quiet or len(files) < 20 or not sys.stderr.isatty():
-        return files
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(files, "auditing", console=Console(stderr=True))
-
-
-def _print(result: Any, as_json: bool) -> None:
-    from verify.render import audit_line, claim_text
-
-    if as_json:
-        proved = result.proved
-        s = proved.certificate.statement if proved else None
-        data = {
-            "path": result.path,
-            "outcome": result.outcome,
-            "verdict": proved.verdict.upper() if proved else None,
-            "model": s.model if s else None,
-            "revision": s.revision if s else None,
-            "token": s.token if s else None,
-            "text": s.text if s else None,
-            "domain": s.domain.name if s else None,
-            "competitors": s.competitors if s else None,
-            "competitor_rule": s.competitor_rule if s else None,
-            "claim": claim_text(proved.certificate) if proved else None,
-            "hypotheses": result.hypotheses,
-            "notes": result.notes,
-            "error": str(result.error) if result.error else None,
-        }
-        click.echo(json.dumps(data))
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Any]:
+    """A bar on a terminal's stderr for long work; what is printed meanwhile goes above it."""
+    if total <= _MANY or not sys.stderr.isatty():
+        yield lambda: None
         return
-    for line in result.hypotheses:
-        click.echo(f"HYPOTHESIS {line}")
-    for line in result.notes:
-        click.echo(f"note       {line}")
-    click.echo(audit_line(result), err=result.proved is None)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Redirected output stays where the user sent it.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+class _Lines:
+    """Hypotheses, notes and a verdict for every file."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+
+    def add(self, result: Audit) -> None:
+        from verify.render import audit_line
+
+        self.outcomes[result.outcome] += 1
+        for line in result.hypotheses:
+            click.echo(f"HYPOTHESIS {line}")
+        for line in result.notes:
+            click.echo(f"note       {line}")
+        click.echo(audit_line(result), err=result.proved is None)
+
+    def end(self, total: int) -> None:
+        if total > 1:
+            parts = [
+                f"{n} {outcome}" for outcome, n in sorted(self.outcomes.items()) if outcome != "accepted"
+            ]
+            click.echo(", ".join([f"{self.outcomes['accepted']} of {total} accepted", *parts]))
+
+
+class _Summary(_Lines):
+    """A line a failure; hypotheses and notes once each, with how many files rest on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: Counter[str] = Counter()
+        self.unsaid = 0
+
+    def add(self, result: Audit) -> None:
+        from verify.render import audit_line
+
+        self.outcomes[result.outcome] += 1
+        if result.proved is None:
+            click.echo(audit_line(result), err=True)
+            return
+        for line in [f"HYPOTHESIS {x}" for x in result.hypotheses] + [
+            f"note       {x}" for x in result.notes
+        ]:
+            if line in self.said or len(self.said) < _MANY:
+                self.said[line] += 1
+            else:
+                self.unsaid += 1
+
+    def end(self, total: int) -> None:
+        for line, count in self.said.items():
+            click.echo(f"{line} [{count} files]")
+        if self.unsaid:
+            click.echo(f"HYPOTHESIS and {self.unsaid} more hypotheses and notes: list them with --verbose")
+        super().end(total)
+
+
+class _Json(_Lines):
+    """One object a line."""
+
+    def add(self, result: Audit) -> None:
+        click.echo(json.dumps(_object(result)))
+
+    def end(self, total: int) -> None:
+        """Nothing: every line stands for itself."""
+
+
+def _object(result: Audit) -> dict[str, Any]:
+    from verify.errors import MalformedError
+    from verify.render import claim_text
+
+    proved, error = result.proved, result.error
+    s = proved.certificate.statement if proved else None
+    return {
+        "path": result.path,
+        "outcome": result.outcome,
+        "verdict": proved.verdict.upper() if proved else None,
+        "from_rows": proved.from_rows if proved else None,
+        "model": s.model if s else None,
+        "revision": s.revision if s else None,
+        "token": s.token if s else None,
+        "text": s.text if s else None,
+        "domain": s.domain.name if s else None,
+        "competitors": s.competitors if s else None,
+        "competitor_rule": s.competitor_rule if s else None,
+        "claim": claim_text(proved.certificate) if proved else None,
+        "hypotheses": result.hypotheses,
+        "notes": result.notes,
+        "error": str(error) if error else None,
+        "rule": error.rule if isinstance(error, MalformedError) else None,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  verify token 30208\n"
     '  verify token " externalTo" --model whisper-tiny.en --domain all\n'
+    "  verify token 173 177 30208 --out certificates\n"
     "  verify token 0 --model ./my-checkpoint --domain box:0.5 --json\n"
     "  verify token 30208 --compare        also runs the field's float programs (minutes)",
 )
-@click.argument("token")
+@click.argument("tokens", nargs=-1, required=True, metavar="TOKEN...")
 @click.option(
     "--model", default="whisper-tiny.en", show_default=True, help="Bundled name, folder, or hub name."
 )
@@ -78,32 +80,42 @@ if TYPE_CHECKING:
 @click.option("--logit-bias", default=None, help="By hand: name of the logit bias.")
 @click.option("--gain-offset", type=click.IntRange(0, 1), default=0, help="By hand: added to every gain.")
 @click.option("--epsilon", default=None, help="By hand: the norm's epsilon, a decimal.")
-def command(token: str, model: str, out: str, as_json: bool, compare: bool, **options: Any) -> int:
+def command(
+    tokens: tuple[str, ...], model: str, out: str, as_json: bool, compare: bool, **options: Any
+) -> int:
     """Decide whether TOKEN (an id, or its text) can be the unique argmax of the logits.
 
     A float method proposes; exact arithmetic decides. The evidence is saved as a certificate that
     `verify audit` re-checks. SPEAKABLE comes with a witness, UNSPEAKABLE with Farkas multipliers;
     anything else is UNDECIDED (exit code 3).
     """
-    from verify.api import decide_all, load_model
+    from verify.api import ALL_DOMAINS, decide_all, load_model
+    from verify.errors import UsageError
     from verify.models.bundled import BUNDLED
 
+    if compare and len(tokens) > 1:
+        raise UsageError("--compare runs for minutes a token: give it one token")
     loaded = load_model(model, overrides=_by_hand(options))
-    decisions: list[Decision] = []
     chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
-    with _spinner(as_json) as say:
-        for decision in decide_all(token, loaded, out=out, **chosen):
-            decisions.append(decision)
-            say(f"{decision.domain.name}: {decision.verdict}")
-            if as_json:
-                click.echo(json.dumps(_json(decision)))
-    if not as_json:
-        _print(decisions)
-        if Path(model).is_dir() and model not in BUNDLED:
-            click.echo(f"To check them again: verify audit {out} --model {model}")
+    domains = len(ALL_DOMAINS) if options["domain"] == "all" else 1
+    made = decide_all(tokens, loaded, out=out, **chosen)
+    decided = True
+    for number, token in enumerate(tokens, 1):
+        decisions: list[Decision] = []
+        with _spinner(as_json, f"token {token}, {number} of {len(tokens)}") as say:
+            for decision in islice(made, domains):
+                decisions.append(decision)
+                say(f"{decision.domain.name}: {decision.verdict}; next domain")
+                if as_json:
+                    click.echo(json.dumps(_json(decision)))
+        decided = decided and all(d.proved for d in decisions)
+        if not as_json:
+            _print(decisions)
+    if not as_json and Path(model).is_dir() and model not in BUNDLED:
+        click.echo(f"To check them again: verify audit {out} --model {model}")
     if compare:
         _compare(loaded, decisions, options, as_json)
-    return EXIT_DECIDED if all(d.proved for d in decisions) else EXIT_UNDECIDED
+    return EXIT_DECIDED if decided else EXIT_UNDECIDED
 
 
 def _by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
@@ -121,15 +133,15 @@ def _json(decision: Decision) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _spinner(quiet: bool) -> Iterator[Any]:
+def _spinner(quiet: bool, what: str) -> Iterator[Any]:
     """A line on a terminal's stderr while work is going on; nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status("proposing and checking ...") as status:
-        yield lambda text: status.update(f"{text}; next domain ...")
+    with Console(stderr=True).status(f"{what}: proposing and checking ...") as status:
+        yield lambda text: status.update(f"{what}: {text} ...")
 
 
 def _print(decisions: list[Decision]) -> None:
@@ -189,8 +201,7 @@ def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], a
         return None if decision.proved is None else decision.verdict == "SPEAKABLE"
 
     table = Table("program", "domain", "rows", "solver", "seconds", "claims", "exact", "judgement", "note")
-    with _spinner(as_json) as say:
-        say("the field's programs over all rows (minutes)")
+    with _spinner(as_json, "the field's programs over all rows (minutes)") as say:
         for row in compare(model.readout, token, count, exact, options["solver"], options["time_limit"]):
             say(f"{row.program}: {row.judgement}")
             if as_json:

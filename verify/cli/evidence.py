@@ -1,0 +1,44 @@
+"""GLUE. What the commands that rewrite one certificate share: finding its model, proving it, writing out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from verify.kernel import Certificate
+    from verify.models import Model
+
+model_option = click.option(
+    "--model", default=None, help="Bundled name, folder or hub name, instead of the one named inside."
+)
+out_option = click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=None, help="File to write. [standard output]"
+)
+
+
+def proved_certificate(path: Path, model: str | None) -> tuple[Certificate, Model]:
+    """The certificate in a file, proved, and the model it was proved of. Raises what the audit found."""
+    from verify.errors import UsageError
+    from verify.recheck import Auditor
+
+    auditor = Auditor(model)
+    result = auditor.audit(path)
+    if result.error is not None:
+        raise result.error
+    if result.proved is None or result.model is None:
+        raise UsageError(f"{path} is a bundle: give the certificate it was made from")
+    return result.proved.certificate, result.model
+
+
+def write_out(data: bytes, out: Path | None) -> None:
+    """To the file, whole or not at all; to standard output where none is named."""
+    from verify.files import write_atomically
+
+    if out is None:
+        sys.stdout.buffer.write(data)
+    else:
+        write_atomically(out, data)

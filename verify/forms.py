@@ -1,0 +1,95 @@
+"""GLUE. Other forms of evidence that was proved: full multipliers or the support alone, and bundles.
+
+Wrong here costs a refusal: what is made is proved by the kernel before it is handed out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from verify import __version__
+from verify.errors import RefutedError, UsageError
+from verify.kernel import (
+    Bundle,
+    Certificate,
+    Multipliers,
+    Speakable,
+    System,
+    Unspeakable,
+    bundle,
+    prove,
+    prove_bundle,
+    to_bytes,
+)
+from verify.kernel.solve import solve_support
+
+if TYPE_CHECKING:
+    from verify.kernel import Readout
+    from verify.kernel.evidence import Claim
+
+FORMS = ("full", "support")
+
+
+def converted(certificate: Certificate, readout: Readout, form: str) -> bytes:
+    """The certificate with its multipliers stored in `form`: "full", or the "support" alone.
+
+    Full multipliers are checked by multiplication and take megabytes in large models; a support takes
+    kilobytes and is solved again by every auditor. UsageError where the evidence has no other form.
+    """
+    prove(certificate, readout)
+    s, claim = certificate.statement, certificate.claim
+    system = System(readout, s.domain, s.token, s.competitors)
+    changed: Claim
+    if form == "full":
+        if isinstance(claim, Unspeakable):
+            changed = replace(claim, multipliers=_full(system, claim.multipliers))
+        elif claim.ceiling is not None:
+            changed = replace(claim, ceiling=_full(system, claim.ceiling))
+        else:
+            changed = claim
+    elif isinstance(claim, Unspeakable):
+        changed = replace(claim, multipliers=replace(claim.multipliers, values=None))
+    else:
+        raise UsageError("a witness has no multipliers to leave out: it is stored in one form only")
+    if changed == claim:
+        raise UsageError(f"the certificate is in the form {form!r} already")
+    provenance = {
+        **certificate.provenance,
+        "converted": f"to {form} multipliers by unspeakable {__version__}",
+    }
+    try:
+        proved = prove(replace(certificate, claim=changed, provenance=provenance), readout)
+    except RefutedError as error:
+        raise UsageError(
+            f"the support alone does not prove the claim ({error}): these multipliers are stored in full only"
+        ) from None
+    return to_bytes(proved.certificate)
+
+
+def _full(system: System, multipliers: Multipliers) -> Multipliers:
+    if multipliers.values is not None:
+        return multipliers
+    return replace(multipliers, values=solve_support(system, multipliers.rows))
+
+
+def bundled(certificate: Certificate, readout: Readout) -> tuple[bytes, list[str]]:
+    """A bundle of the certificate and the rows it needs, and notes on what it does not carry over.
+
+    UsageError for a witness, which must be compared with all rows.
+    """
+    prove(certificate, readout)
+    claim, notes = certificate.claim, []
+    if isinstance(claim, Speakable):
+        raise UsageError(
+            "a witness must be compared with every row, so it cannot be bundled; audit the certificate itself"
+        )
+    if claim.tie is not None:
+        certificate = replace(certificate, claim=replace(claim, kind="unsettled", tie=None))
+        notes.append(
+            "the tie state must be compared with every row and is left out: the bundle proves UNSPEAKABLE "
+            "and the gap, not that the token can tie"
+        )
+    data = bundle.to_bytes(Bundle(certificate, bundle.make_parts(certificate, readout)))
+    prove_bundle(data)
+    return data, notes
