@@ -106,6 +106,7 @@ class Rows(Tensor):
         for name, value in (
             ("name", identity.name),
             ("dtype", identity.dtype),
+            ("_hashes", {}),
             ("_shape", identity.shape),
             ("_given", given),
             ("_place", {j: i for i, j in enumerate(rows)}),
