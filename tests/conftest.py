@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import square_checkpoint
 
 from verify.models import Model, load_model
 
@@ -39,3 +40,9 @@ def real_model(models_folder: Path) -> Callable[[str], Model]:
 def whisper() -> Model:
     """The bundled model."""
     return load_model("whisper-tiny.en")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder of a small checkpoint in the usual layout; see command.py."""
+    return square_checkpoint(tmp_path / "square")

@@ -10,47 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from command import WORDS, run
 
 import verify
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
-
-WORDS = ["<pad>", " corner", "centre", "north", "south", "twin"]
-# A square with its centre inside, a duplicate of one corner, and a longer row.
-ROWS = [[1, 1], [1, -1], [0, 0], [-1, 1], [-2, -1], [1, 1]]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A small RMSNorm checkpoint in the usual layout, with a tokenizer."""
-    folder = tmp_path / "square"
-    folder.mkdir()
-    tensors = {
-        "model.embed_tokens.weight": np.array(ROWS, dtype=np.float32),
-        "model.norm.weight": np.ones(2, dtype=np.float32),
-    }
-    save_file(tensors, str(folder / "model.safetensors"))
-    config = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": 2,
-        "vocab_size": len(ROWS),
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": True,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokens.json").write_text(json.dumps(WORDS))
-    return folder
-
-
-def run(*arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "verify", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
 
 
 def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path) -> None:
