@@ -49,6 +49,7 @@ def command() -> None:
     verify show CERT.json                           read one
     verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone
     verify bundle CERT.json                         a file that is checked without the weights
+    verify export CERT.json -o CERT.vipr            for a foreign checker of exact linear programs
     verify index DIR                                write an index page and SHA256SUMS
     """
 

@@ -12,8 +12,8 @@ from verify.cli.evidence import model_option, out_option, write_out
 @click.command(
     "export",
     epilog="\b\nExamples:\n"
-    "  verify export verify-certificates/whisper-tiny.en/direction/30208.json -o 30208.vipr\n"
-    "  viprchk 30208.vipr",
+    "  verify export verify-certificates/my-model/direction/0.json --model ./my-model -o 0.vipr\n"
+    "  viprchk 0.vipr",
 )
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option(
@@ -30,7 +30,8 @@ def command(certificate: Path, to: str, model: str | None, out: Path | None) -> 
     """Write the evidence of a certificate (or bundle) of UNSPEAKABLE for another program to check.
 
     It is audited first. Only multipliers that cancel can be said in the format vipr: those of the domains
-    free and direction always do. What the audit could not derive is listed as HYPOTHESIS on standard error.
+    free and direction always cancel. What the audit could not derive is listed as HYPOTHESIS on standard
+    error.
     """
     from verify.export import export
 

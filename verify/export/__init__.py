@@ -43,10 +43,8 @@ def export(path: str | Path, model: str | None = None, *, to: str = "vipr") -> E
         raise UsageError(f"unknown format {to[:40]!a}: use {', '.join(FORMATS)}")
     path = Path(path)
     audit = Auditor(model).audit(path)
-    if audit.error is not None:
-        raise audit.error
     if audit.proved is None:
-        raise RefutedError(f"{path} was not accepted")
+        raise audit.error or RefutedError(f"{path} was not accepted")
     readout = _rows(path, audit.proved) if audit.model is None else audit.model.readout
     return Exported(vipr.to_bytes(audit.proved, readout), tuple(audit.hypotheses))
 

@@ -1,8 +1,8 @@
-"""GLUE. Evidence whose multipliers cancel as a VIPR 1.0 file; docs/certificates.md, section 7, is its meaning.
+"""GLUE. Evidence that cancels, as a VIPR 1.0 file. What it means: docs/certificates.md, section 7.
 
 Wrong here = a file that says something else than the certificate; `viprchk` checks only what it says.
-The format: "MILP certificate file format version 1.0", https://github.com/scipopt/vipr (cert_spec_v1_0.md;
-before 2023 https://github.com/ambros-gleixner/VIPR), of Cheung, Gleixner and Steffy, "Verifying Integer
+The format: "MILP certificate file format version 1.0", cert_spec_v1_0.md of https://github.com/scipopt/vipr
+(formerly https://github.com/ambros-gleixner/VIPR), by Cheung, Gleixner and Steffy, "Verifying Integer
 Programming Results", IPCO 2017. Beyond that text, its checker (code/viprchk.cpp) wants a space after the `%`
 of a comment, and comments before VER alone.
 """
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import flint
 
-from verify.errors import RefutedError, UsageError
+from verify.errors import UsageError
 from verify.kernel import Speakable, System
 from verify.kernel.check import combine
 from verify.kernel.solve import solve_support
-from verify.kernel.statement import decimal_text, require_same_tensors
+from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +42,7 @@ def to_bytes(proved: Proved, readout: Readout) -> bytes:
         )
     if not proved.from_rows:
         require_same_tensors(statement, readout)
+    require_same_readout(statement, readout)
     system = System(readout, statement.domain, statement.token, statement.competitors)
     multipliers = claim.multipliers
     if multipliers.values is None:
@@ -50,11 +51,9 @@ def to_bytes(proved: Proved, readout: Readout) -> bytes:
     if any(system.project(c.u)):
         shape = "a box" if statement.domain.kind == "box" else "a ball"
         raise UsageError(
-            f"these multipliers do not cancel: they use that the states of {statement.domain.name} fill {shape}, "
-            "which the program in a VIPR file does not say; evidence of the domains free and direction cancels"
+            f"these multipliers do not cancel: they use that the states of {statement.domain.name} lie in "
+            f"{shape}, which the program in a VIPR file does not say; those of free and direction cancel"
         )
-    if c.v > 0:
-        raise RefutedError("sum(lambda_j e_j) is positive: these multipliers were proved of other weights")
     lines = [*_comments(statement, system), *_program(system, multipliers, c)]
     return ("\n".join(lines) + "\n").encode("ascii")
 
@@ -134,9 +133,10 @@ def _comments(s: Statement, system: System) -> list[str]:
             *lines,
             f"unit: coefficients of the rows are integers times 2^{system.unit}",
             "",
-            "row_j: (a_t - a_j).z + (b_t - b_j).tau >= 1 for the token t and row j of the support",
-            "sum_zero (after a LayerNorm): the coordinates of a state sum to 0",
-            "tau (where a b_t - b_j is not 0): the scale of the state, at least 0",
+            "row_j: (a_t - a_j).z + (b_t - b_j).tau >= 1, where t is the token, j a row of the support, and",
+            "  a_j.z + b_j the logit of j at the state z (without b in the domain direction)",
+            "sum_zero, after a LayerNorm: the coordinates of a state sum to 0",
+            "tau, where some b_t - b_j is not 0: the scale of the state, at least 0",
         )
     ]
 

@@ -11,7 +11,14 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
-from verify.errors import FieldValueError, MissingKeyError, NotationError, UnknownKeyError, UsageError
+from verify.errors import (
+    FieldValueError,
+    MissingKeyError,
+    NotationError,
+    OversizedError,
+    UnknownKeyError,
+    UsageError,
+)
 from verify.kernel import strict_json
 from verify.kernel.domain import parse_domain
 from verify.kernel.evidence import KINDS, Claim, Multipliers, Residual, Speakable, State, Unspeakable
@@ -202,7 +209,9 @@ def _residual(value: object) -> Residual:
 
 def _vector(value: object, what: str) -> tuple[tuple[int, ...], int]:
     f = fields(value, what, "p", "k")
-    k = count(f["k"], f"{what}: k", most=_MAX_SHIFT)
+    k = count(f["k"], f"{what}: k")
+    if k > _MAX_SHIFT:
+        raise OversizedError(f"{what}: k is over {_MAX_SHIFT}")
     return hex_list(f["p"], what, strict_json.ENTRY_DIGITS), k
 
 

@@ -93,6 +93,8 @@ def require_same_tensors(statement: Statement, readout: Readout) -> None:
 
 def require_same_readout(statement: Statement, readout: Readout) -> None:
     """Raise RefutedError unless norm, gain offset, epsilon and the number of rows are the statement's."""
+    if statement.norm == "none" and statement.epsilon != 0:
+        raise RefutedError("epsilon: there is no norm that it could belong to")
     if statement.competitor_rule == "all" and statement.competitors != readout.vocabulary:
         raise RefutedError(
             f"competitors: the statement says all, and {statement.competitors} of {readout.vocabulary} rows"
