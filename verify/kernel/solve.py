@@ -65,10 +65,8 @@ def linear_relation(vectors: list[list[int]]) -> list[int] | None:
     free = next(j for j in range(n) if j not in set(columns))
     left = flint.fmpz_mat([[e[j] for j in columns] for e in chosen])
     right = flint.fmpz_mat([[-e[free]] for e in chosen])
-    try:
-        solution = left.solve(right)
-    except ZeroDivisionError:
-        return None
+    # Regular modulo the prime by the choice of rows and columns, hence over the rationals.
+    solution = left.solve(right)
     numerator, denominator = solution.numer_denom()  # type: ignore[attr-defined] # missing in its stubs
     values = [int(x) for x in numerator.entries()]
     values.insert(free, int(denominator))
