@@ -6,8 +6,6 @@ come of each file and why.
 
 from __future__ import annotations
 
-import csv
-import importlib.util
 import io
 import json
 import subprocess
@@ -15,34 +13,17 @@ import sys
 from collections import Counter
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from standalone import AUDITOR, CORPUS, INDEX, load_standalone
 
 from verify.errors import MalformedError
 from verify.recheck import Auditor
 
-CORPUS = Path(__file__).parent / "corpus"
-AUDITOR = Path(__file__).parent.parent / "certificates" / "audit.py"
+STANDALONE = load_standalone()
 # Written by hand; everything else in the folder is made.
 BY_HAND = {".gitattributes"}
-
-
-def load_standalone() -> ModuleType:
-    """The standalone auditor as a module of its own."""
-    spec = importlib.util.spec_from_file_location("standalone_auditor", AUDITOR)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-STANDALONE = load_standalone()
-with (CORPUS / "index.tsv").open(newline="", encoding="utf-8") as _file:
-    INDEX = list(csv.DictReader(_file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def by_verify(case: dict[str, str]) -> tuple[str, str]:

@@ -64,9 +64,16 @@ class Auditor:
         """
         from verify.files import read_certificate
 
-        result = Audit(str(path))
         try:
             data = read_certificate(path)
+        except VerifyError as error:
+            return Audit(str(path), error=error)
+        return self.audit_bytes(data, str(path))
+
+    def audit_bytes(self, data: bytes, name: str) -> Audit:
+        """As `audit`, of the bytes of a file that goes by `name`."""
+        result = Audit(name)
+        try:
             found = read(data)
             if isinstance(found, Certificate):
                 result.model = self._model_for(found, result)
