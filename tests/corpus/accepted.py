@@ -256,6 +256,7 @@ case("ball_exact_gap", "biased", 2, "readout", unspeakable("never", "3/4", "1", 
 hand("ball_all_roles", "unembedding gain shift bias", "rmsnorm", 5, "readout", unspeakable("never", "3", "0", "1"), "gain, shift and bias of different dtypes")
 hand("ball_gain_offset", "unembedding gain shift bias", "rmsnorm", 5, "readout", unspeakable("never", "5/2", "0", "1"), "the stored gain is gain - 1", gain_offset=1)
 case("sphere_never", "ring", 4, "readout", unspeakable("never", "4", "0", "1"), "epsilon = 0 and d|Pu|^2 < v^2")
+case("box_without_epsilon_unsettled_at_equality", "ring", 4, "box:2", unspeakable("unsettled", "0", "0", "1"), "epsilon = 0 means a sphere in `readout` only; in the box d|Pu|^2 < v^2 excludes no tie")
 case("sphere_unsettled_at_equality", "ring", 3, "readout", unspeakable("unsettled", "0", "2", "1"), "epsilon = 0 and d|Pu|^2 = v^2")
 case("box_exact_gap", "tilted", 7, "box:1", unspeakable("never", "4", "1", "1"), "B|Pu|_1 = R with Pu not 0")
 case("box_unsettled_at_equality", "tilted", 7, "box:2", unspeakable("unsettled", "0", "1", "1"), "the bound 0 is reached at a corner")

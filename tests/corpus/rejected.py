@@ -261,6 +261,7 @@ for NAME, OF, REASON in (
     ("free", "tie_only_free_at_constant_state", "rank 1 of 4 in `free`"),
 ):
     forge(f"never_for_a_tie_{NAME}", OF, "11 never", WHY + REASON, {KIND: "never", TIE: None})
+forge("never_by_the_sphere_s_case_in_a_box", "box_without_epsilon_unsettled_at_equality", "11 never", "epsilon = 0 and d|Pu|^2 < v^2, but the domain is a box, and at its corner the token ties", {KIND: "never"})
 forge("never_box_at_equality", "box_unsettled_at_equality", "11 never", "B|Pu| + v = 0 is reached at a corner", {KIND: "never"})
 forge("never_sphere_at_equality", "sphere_unsettled_at_equality", "11 never", "d|Pu|^2 = v^2 is reached on the sphere", {KIND: "never"})
 forge("never_sphere_at_equality_by_hand", C, "11 never", "the same evidence is `never` with epsilon > 0", {"statement/epsilon": "0"})
