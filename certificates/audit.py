@@ -65,7 +65,7 @@ def show(text: str) -> str:
 OBJECTS = {
     "certificate": "format:string version:count statement:statement claim:claim provenance:strings",
     "statement": "model:string revision:string? tensors:tensors norm:norm gain_offset:count epsilon:decimal "
-        "epsilon_source:string files:strings token:count text:string? domain:domain competitors:count "
+        "epsilon_source:string files:digests token:count text:string? domain:domain competitors:count "
         "competitor_rule:rule",
     "tensors": "unembedding:tensor gain:tensor- shift:tensor- bias:tensor-",
     "tensor": "name:string dtype:dtype shape:shape sha256:digest merkle:digest",
@@ -109,7 +109,7 @@ def value(kind: str, x: Any, at: str) -> Any:
     """Step 2: read a value of some kind."""
     if kind[-1] == "?":
         return None if x is None else value(kind[:-1], x, at)
-    if kind in OBJECTS or kind in ("strings", "claim"):
+    if kind in OBJECTS or kind in ("strings", "digests", "claim"):
         return an_object(kind, x, at)
     if kind == "shape":
         need(isinstance(x, list) and len(x) in (1, 2), "value", f"{at} is not one or two lengths")
@@ -136,8 +136,8 @@ def value(kind: str, x: Any, at: str) -> Any:
 def an_object(kind: str, x: Any, at: str) -> Any:
     """Step 2: read an object with exactly the keys of its kind."""
     need(isinstance(x, dict), "value", f"{at} is no object")
-    if kind == "strings":
-        return {value("string", key, at): value("string", text, at) for key, text in x.items()}
+    if kind in ("strings", "digests"):
+        return {value("string", key, at): value(kind[:-1], text, at) for key, text in x.items()}
     if kind == "claim":
         kind = value("verdict", x.get("verdict", "speakable"), at)
     if kind in ("certificate", "bundle"):

@@ -176,6 +176,10 @@ class Sweep:
         third = judge(data, MODELS.get(self.model))[0]
         if (first, second, third) == ("accepted",) * 3:
             return "true" if claim(data) != claim(original) else "true, claim and evidence unchanged"
+        if (first, second, third) == ("unavailable", "accepted", "accepted") and claim(data) == claim(
+            original
+        ):
+            return "true, but described by hand so that verify does not find the weights"
         if (first, second, third) == ("refuted", "accepted", "refuted") and only_text_differs(original, data):
             return "refused by verify, a hypothesis to the other (token text, tokenizer size)"
         return f"WRONG: verify {first}, standalone {second}, third {third}"

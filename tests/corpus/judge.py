@@ -306,10 +306,9 @@ def _bound(s: dict[str, Any], m: Model) -> dict[str, dict[int, bytes]]:
     """Step 4; a model without config.json is what the statement says it is."""
     stored = m.tensors
     if m.config is None:
-        stored = {
-            role: next(x for x in m.tensors.values() if x.name == t["name"])
-            for role, t in s["tensors"].items()
-        }
+        named = {role: _named(m, t) for role, t in s["tensors"].items()}
+        _require(None not in named.values(), "4 roles")
+        stored = {role: x for role, x in named.items() if x is not None}
     else:
         _require((s["norm"], s["gain_offset"], s["epsilon"]) == (m.norm, 0, m.epsilon), "4 config")
     _require(s["tensors"].keys() == stored.keys(), "4 roles")
@@ -319,6 +318,12 @@ def _bound(s: dict[str, Any], m: Model) -> dict[str, dict[int, bytes]]:
         _require(t["sha256"] == x.sha256, "4 sha256")
         _require(t["merkle"] == x.merkle, "4 merkle")
     return {role: {j: x.row(j) for j in range(x.shape[0])} for role, x in stored.items()}
+
+
+def _named(m: Model, t: dict[str, Any]) -> Stored | None:
+    """The tensor of that name, else one with that hash; names are not compared."""
+    by_name = [x for x in m.tensors.values() if x.name == t["name"]]
+    return next(iter(by_name + [x for x in m.tensors.values() if x.sha256 == t["sha256"]]), None)
 
 
 def _texts(s: dict[str, Any], m: Model) -> None:
