@@ -1179,8 +1179,11 @@ def test_bytes_that_break_a_rule(desk: Desk, text: Any, name: str) -> None:
 
 def test_strings_that_are_allowed(desk: Desk) -> None:
     odd = {"": "\0\x7f\n\u202e\U0001f600", "lone": "\ud800", "long": "x" * 65536}
-    st = HAND.statement(token=3, revision="main", text="\x1b[2J\u202e", files={"tokenizer.json": "?"})
+    st = HAND.statement(token=3, revision="main", text="\x1b[2J\u202e", files={"tokenizer.json": "0" * 64})
     desk.accepts(certificate(st, INSIDE["claim"]) | {"provenance": odd}, HAND)
+    for bad in ("?", "0" * 63, "0" * 65, "A" * 64):
+        st["files"] = {"tokenizer.json": bad}
+        assert desk.audit(certificate(st, INSIDE["claim"]), HAND).error == "notation"
 
 
 def test_a_file_that_is_too_large(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
