@@ -6,7 +6,6 @@ by the few lines below, and margins are those of the definitions in docs/soundne
 
 import ast
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -20,23 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standalone import AUDITOR, load_standalone
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ROOT / "certificates" / "audit.py"
+SOURCE = AUDITOR
 DOC = (ROOT / "docs" / "certificates.md").read_text(encoding="utf-8")
 
 
-def load_auditor() -> Any:
-    spec = importlib.util.spec_from_file_location("standalone_audit", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-audit = load_auditor()
+audit: Any = load_standalone()
 
 # --- Making files ----------------------------------------------------------------------------------------
 
