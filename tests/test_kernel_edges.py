@@ -6,6 +6,7 @@ With the other tests of verify/kernel these reach every branch of it (.ci/run as
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +42,7 @@ from verify.kernel import (
     strict_json,
     tensor_ids,
 )
+from verify.kernel import filter as kernel_filter
 from verify.kernel.check import (
     _sign,
     check_bound,
@@ -56,6 +58,7 @@ from verify.kernel.filter import possible_maximisers
 from verify.kernel.safetensors import read_tensors
 from verify.kernel.solve import linear_relation, solve_support
 from verify.kernel.statement import decimal_text
+from verify.kernel.tensor import representable, unit_exponent
 
 SQUARE = [[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0], [1, 0]]
 READY = model(SQUARE, "rmsnorm", dtype="F32").readout
@@ -359,3 +362,274 @@ def test_systems_out_of_range() -> None:
     for row in (-1, 3, 5):
         with pytest.raises(UsageError, match="not a competitor"):
             s.differences([row])
+
+
+# --- against the definitions, in mixed dtypes -----------------------------------------------------
+
+
+def exact(t: Tensor | None, size: int, default: int) -> list[Fraction]:
+    """A vector's values as fractions."""
+    if t is None:
+        return [Fraction(default)] * size
+    return [x * Fraction(2) ** unit_exponent(t.dtype) for x in t.vector()]
+
+
+MIXED = [
+    (w, g, b, c)
+    for w in ("F16", "F32", "BF16")
+    for g, b, c in (("F32", "F16", "F64"), ("F64", "BF16", "F16"), (None, "F32", "F16"), ("F16", None, None))
+]
+
+
+@pytest.mark.parametrize(("w", "g", "b", "c"), MIXED)
+def test_integers_of_all_units_are_folded_as_defined(w: str, g: Any, b: Any, c: Any) -> None:
+    """Theorem 3 (i) to (iii), with gains that share powers of two and biases in finer and coarser units."""
+    W: list[list[float]] = [[1, -2, 0.5], [0.25, 8, -1], [3, 0, 1], [-4, 1, 0.125]]
+    readout = Readout(
+        norm="rmsnorm",
+        unembedding=tensor("w", W, w),
+        gain=None if g is None else tensor("g", [4, 8, -16], g),
+        shift=None if b is None else tensor("b", [0.5, -0.25, 2], b),
+        bias=None if c is None else tensor("c", [1, -0.5, 3, 0.0625], c),
+        gain_offset=0 if g is None else 1,
+        epsilon=Fraction(1, 10**5),
+    )
+    gain = [x + readout.gain_offset for x in exact(readout.gain, 3, 1)]
+    shift, bias = exact(readout.shift, 3, 0), exact(readout.bias, 4, 0)
+    z = [Fraction(5, 4), Fraction(-3, 4), Fraction(7, 4)]
+    for name in ("readout", "free", "direction"):
+        s = System(readout, parse_domain(name), 0, 4)
+        unit = Fraction(2) ** s.unit
+        own = [[Fraction(x) for x in row] for row in W]
+        h: list[Fraction]
+        if name != "free":
+            h = [x * y + (q if s.biased else 0) for x, y, q in zip(gain, z, shift, strict=True)]
+        else:
+            h = list(z)
+        logit = [
+            sum(x * y for x, y in zip(row, h, strict=True)) + (bias[j] if s.biased else 0)
+            for j, row in enumerate(own)
+        ]
+        for x in s.differences([1, 2, 3]):
+            value = sum(p * q for p, q in zip(x.D, z, strict=True)) + x.e
+            assert value * unit == logit[0] - logit[x.row]
+        g_, s_, low = s.final_state([5, -3, 7], 1, -2)
+        values, at = s.logits([0, 1, 2, 3], g_, s_, low)
+        assert [v * Fraction(2) ** at for v in values] == logit
+        g_, s_, low = s.final_state([15, -9, 21], 3, -2)
+        values, at = s.logits([0, 1, 2, 3], g_, s_, low)
+        assert [v * Fraction(2) ** at for v in values] == [3 * x for x in logit]
+
+
+def test_an_offset_is_added_to_a_stored_gain_only() -> None:
+    bare = replace(READY, gain_offset=1)
+    stored = replace(READY, gain=tensor("g", [0, 0]), gain_offset=1)
+    (a,), (b,) = (System(r, READOUT, 0, 6).differences([4]) for r in (bare, stored))
+    (plain,) = system(0).differences([4])
+    assert a == plain
+    scale = Fraction(2) ** (System(stored, READOUT, 0, 6).unit - system(0).unit)
+    assert [x * scale for x in b.D] == plain.D
+
+
+def test_in_direction_the_filter_sees_no_bias() -> None:
+    """Row 1 is above the token, and only without its bias: with it, row 2 would be the one rival returned."""
+    built = Readout(
+        norm="none",
+        unembedding=tensor("w", [[1, 0], [2, 0], [0, 0]]),
+        bias=tensor("c", [0, -1000, 1000]),
+    )
+    s = System(built, DIRECTION, 0, 3)
+    assert state_margin(s, State((1, 0), 0)) == (Fraction(-1), [1])
+    claim = Speakable(Fraction(1), State((1, 0), 0))
+    with pytest.raises(RefutedError, match="leads row 1"):
+        prove(Certificate(statement(built, 0, DIRECTION), claim), built)
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])
+def test_never_in_a_box_is_strict(norm: str) -> None:
+    """v = -4 and |Pu|_1 = 2: the corner of box:2 ties, that of a smaller box does not."""
+    built = Readout(
+        norm=norm,
+        unembedding=tensor("w", [[0, 0], [1, -1]]),
+        bias=tensor("c", [0, 4]),
+        epsilon=Fraction(1, 10**5),
+    )
+    for name, strict in (("box:1.9", True), ("box:2", False)):
+        s = System(built, parse_domain(name), 0, 2)
+        c = combine(s, Multipliers((1,), (1,)))
+        check_bound(s, c, Fraction(0))
+        if strict:
+            check_never(s, c)
+        else:
+            with pytest.raises(RefutedError, match="do not exclude"):
+                check_never(s, c)
+
+
+# --- residual vectors -----------------------------------------------------------------------------
+
+
+def test_a_residual_beside_a_state_need_only_lead() -> None:
+    """By half a unit of the exact arithmetic, and by less than the margin claimed of the state."""
+    bare = Readout(norm="none", unembedding=tensor("w", [[1], [0]], "F16"))
+    tiny = Residual((1,), 20, "F16")
+    s = System(bare, READOUT, 0, 2)
+    assert residual_margin(s, tiny) > 0
+    claim = Speakable(Fraction(5), State((5,), 0), tiny)
+    assert prove(Certificate(statement(bare, 0), claim), bare).verdict == "speakable"
+    with pytest.raises(RefutedError, match="less than claimed"):
+        prove(Certificate(statement(bare, 0), replace(claim, state=None)), bare)
+    smallest = Readout(norm="none", unembedding=Tensor("w", "F16", np.array([[1], [0]], "<u2")))
+    check_residual(System(smallest, READOUT, 0, 2), Residual((1,), 1, "F16"), None)
+
+
+def test_residual_margins_are_tight_lower_bounds() -> None:
+    """With sqrt(q) rational the true margin is exact: the bound is below it, by less than 2^-180."""
+    near = Fraction(1, 1 << 180)
+    for k in (0, 3):
+        for p in ((3, 4), (8, -1), (1, 7)):
+            for bias in ([0, 0, 0], [1, 0.25, -7], [3, 0.5, 2]):
+                built = Readout(
+                    norm="none",
+                    unembedding=tensor("w", [[1, 1], [1, 0], [0, -1]]),
+                    bias=tensor("c", bias),
+                )
+                s = System(built, READOUT, 0, 3)
+                r = [Fraction(x, 1 << k) for x in p]
+                rows = [[1, 1], [1, 0], [0, -1]]
+                logit = [
+                    sum(x * y for x, y in zip(w, r, strict=True)) + Fraction(c)
+                    for w, c in zip(rows, bias, strict=True)
+                ]
+                true = logit[0] - max(logit[1:])
+                residual = Residual(p, k, "F32")
+                if true <= 0:
+                    with pytest.raises(RefutedError, match="not below"):
+                        check_residual(s, residual, None)
+                    continue
+                assert true - near < residual_margin(s, residual) <= true
+                check_residual(s, residual, true)
+                with pytest.raises(RefutedError, match="less than claimed"):
+                    check_residual(s, residual, true + near)
+
+
+@pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])
+def test_epsilon_counts_at_a_residual_vector(norm: str) -> None:
+    """epsilon = 3 and s = 1 + 3 = 4: the token leads by 1/2 - 1/4, and with a bias of -1/2 it does not."""
+    rows = [[1, 0], [0, 0]] if norm == "rmsnorm" else [[1, -1], [0, 0]]
+    r = Residual((1, 1), 0, "F32") if norm == "rmsnorm" else Residual((1, -1), 0, "F32")
+    lead = Fraction(1, 2) if norm == "rmsnorm" else Fraction(1)
+    for bias, margin in ((-0.25, lead - Fraction(1, 4)), (-1.0, lead - 1)):
+        built = Readout(
+            norm=norm, unembedding=tensor("w", rows), bias=tensor("c", [bias, 0]), epsilon=Fraction(3)
+        )
+        s = System(built, READOUT, 0, 2)
+        if margin > 0:
+            check_residual(s, r, margin)
+            with pytest.raises(RefutedError, match="less than claimed"):
+                check_residual(s, r, margin + Fraction(1, 1 << 99))
+        else:
+            with pytest.raises(RefutedError, match="not below"):
+                check_residual(s, r, None)
+
+
+# --- reading and decoding -------------------------------------------------------------------------
+
+
+def test_lists_and_bytes_may_be_longer_than_texts() -> None:
+    long = " ".join(["1"] * 40_000)
+    assert len(strict_json.words(long, "x")) == 40_000
+    assert strict_json.raw_bytes("00" * 40_000, "x") == bytes(40_000)
+
+
+def test_the_filter_reads_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and biases in blocks of two: the maximiser is found wherever it lies."""
+    monkeypatch.setattr(kernel_filter, "_BLOCK_BYTES", 32)
+    for best in range(7):
+        w = tensor("w", [[1.0, j == best] for j in range(7)])
+        c = tensor("c", [2.0 * (j == best) for j in range(7)])
+        token = (best + 1) % 7
+        assert possible_maximisers(w, None, [0, 1], 1, 0, 7, token) == [best]
+        assert possible_maximisers(w, c, [0, 0], 1, 0, 7, token) == [best]
+    for bad in (float("inf"), float("-inf"), float("nan")):
+        c = tensor("c", [0, 0, 0, 0, 0, bad, 0])
+        assert possible_maximisers(w, c, [0, 0], 1, 0, 7, 0) == [1, 2, 3, 4, 5, 6]
+        v = tensor("w", [[0, 0], [0, 0], [0, 0], [bad, 0]])
+        assert possible_maximisers(v, None, [1, 1], 1, 0, 4, 0) == [1, 2, 3]
+
+
+def test_a_filter_wider_than_its_theorem_returns_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert possible_maximisers(READY.unembedding, None, [1, 1], 1, 0, 6, 0) == [5]
+    monkeypatch.setattr(kernel_filter, "_MAX_WIDTH", 2)
+    assert possible_maximisers(READY.unembedding, None, [1, 1], 1, 0, 6, 0) == [5]
+    monkeypatch.setattr(kernel_filter, "_MAX_WIDTH", 1)
+    assert possible_maximisers(READY.unembedding, None, [1, 1], 1, 0, 6, 0) == [1, 2, 3, 4, 5]
+
+
+def test_finite_is_asked_of_every_value_and_named_by_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.zeros((5, 3), "<f4")
+    Tensor("t", "F32", values.view("<u4")).require_finite()
+    largest = np.full((2, 2), np.finfo("<f4").max, "<f4")
+    Tensor("t", "F32", largest.view("<u4")).require_finite()
+    for place in ((0, 0), (4, 2), (2, 1)):
+        for bad in (np.nan, np.inf, -np.inf):
+            values[...] = 0
+            values[place] = bad
+            with pytest.raises(ModelUnavailableError, match=re.escape(str(list(place)))):
+                Tensor("t", "F32", values.view("<u4")).require_finite()
+    long = np.zeros(1 << 23, "<f2")
+    long[-1] = np.inf
+    with pytest.raises(ModelUnavailableError, match=re.escape(f"[{(1 << 23) - 1}]")):
+        Tensor("t", "F16", long.view("<u2")).require_finite()
+
+
+def test_the_largest_and_smallest_values_of_a_dtype_are_representable() -> None:
+    assert representable(65504, 0, "F16")
+    assert not representable(65520, 0, "F16")
+    assert not representable(65536, 0, "F16")
+    assert representable(((1 << 24) - 1) << 104, 0, "F32")
+    assert not representable(1 << 128, 0, "F32")
+    assert representable(1, 24, "F16")
+    assert not representable(1, 25, "F16")
+    assert representable(-(1 << 11), 0, "F16")
+    assert not representable((1 << 11) + 1, 0, "F16")
+    assert representable(6 << 40, 40, "F16")
+
+
+def test_a_header_may_fill_its_file_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert read_tensors(path) == {}
+    for claimed in (3, 10, 17, 18):
+        path.write_bytes(claimed.to_bytes(8, "little") + b"{}")
+        with pytest.raises(ModelUnavailableError, match=f"a header of {claimed} bytes"):
+            read_tensors(path)
+
+
+def test_numbers_of_a_header_have_at_most_eighteen_digits(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for digits, words in ((18, "does not fill"), (19, "out of range")):
+        header = b'{"w":{"dtype":"F16","shape":[' + b"9" * digits + b'],"data_offsets":[0,2]}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+        with pytest.raises(ModelUnavailableError, match=words):
+            read_tensors(path)
+    for ones in (32, 33):
+        header = b'{"w":{"dtype":"F16","shape":[' + b",".join([b"1"] * ones) + b'],"data_offsets":[0,2]}}'
+        path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+        if ones == 32:
+            assert read_tensors(path)["w"].shape == (1,) * 32
+        else:
+            with pytest.raises(ModelUnavailableError, match="malformed shape"):
+                read_tensors(path)
+
+
+def test_a_relation_with_zeros_is_not_positive() -> None:
+    """D_0 and D_3 cancel, and a third row has no part in it: its multiplier would be 0."""
+    with pytest.raises(RefutedError, match="not all positive"):
+        solve_support(system(4), (0, 3, 5))
+    assert linear_relation([[0, 0, 1], [0, 0, -1]]) == [1, 1]
+    assert linear_relation([[0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, -1, -1]]) == [1, 1, 1]
+
+
+def test_what_is_proved_says_from_what() -> None:
+    claim = Speakable(Fraction(1, 2), State((1, 1), 1))
+    assert prove(Certificate(statement(READY, 0), claim), READY).from_rows is False

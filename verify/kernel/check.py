@@ -229,7 +229,9 @@ def _bits_below_one(square: Fraction) -> int:
 
 
 def combine(system: System, multipliers: Multipliers) -> Combination:
-    """The weighted sums of the inequalities named; RefutedError unless every weight is admissible."""
+    """The weighted sums of the inequalities named; RefutedError unless every weight is admissible, UsageError
+    unless every row is a competitor (`System.differences`).
+    """
     rows, values = list(multipliers.rows), multipliers.values
     if values is None:
         raise RefutedError("a support alone proves nothing until its multipliers are solved for")
@@ -239,9 +241,6 @@ def combine(system: System, multipliers: Multipliers) -> Combination:
         raise RefutedError("a multiplier is not positive")
     if len(set(rows)) != len(rows):
         raise RefutedError("a row stands twice in the support")
-    for j in rows:
-        if not 0 <= j < system.count or j == system.token:
-            raise RefutedError(f"row {j} is not a competitor of token {system.token}")
     differences = system.differences(rows)
     d = system.readout.d
     # Factors of two that all entries share are taken out before the product and put back after it.

@@ -133,7 +133,7 @@ class System:
 def _vector(tensor: Tensor | None, default: int, d: int, offset: int) -> tuple[list[int], int]:
     """A gain or shift (plus offset) as integers and their unit, common factors of two removed."""
     if tensor is None:
-        return [default + offset] * d, 0
+        return [default] * d, 0
     unit = unit_exponent(tensor.dtype)
     values = [x + (offset << -unit) for x in tensor.vector()]
     common = 0
