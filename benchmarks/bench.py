@@ -159,6 +159,70 @@ def peers(token: int, time_limit: float | None) -> None:
             )
 
 
+@main.command()
+@click.option("--large/--no-large", default=True, help="Also one token of the 50,257 x 768 instance.")
+def evidence(large: bool) -> None:
+    """Published certificates under both auditors, and the sizes of the other stored forms."""
+    published = HERE.parent / "certificates"
+    model = HERE.parent / "verify" / "models" / "bundled-models" / "whisper-tiny.en"
+    flags = ["--weights", str(model / "model.safetensors"), "--config", str(model / "config.json")]
+    standalone = [sys.executable, str(published / "audit.py")]
+    verify = [sys.executable, "-m", "verify"]
+    click.echo("| certificate | form | bytes | verify audit s | MB | standalone s | MB |")
+    click.echo("|---|---|---|---|---|---|---|")
+    for name, form in (
+        ("readout/30208", "state, residual vector, ceiling"),
+        ("direction/30208", "state"),
+        ("box-1/30208", "box form"),
+        ("readout/177", "equal row, tie state"),
+    ):
+        path = str(published / "whisper-tiny.en" / f"{name}.json")
+        _evidence_row(name, form, path, [*verify, "audit", path], [*standalone, path, *flags])
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("box-1/30208", "readout/177"):
+            path = str(published / "whisper-tiny.en" / f"{name}.json")
+            packed = str(Path(folder) / "bundle.json")
+            _run([*verify, "bundle", path, "-o", packed])
+            _evidence_row(name, "bundle", packed, [*verify, "audit", packed], [*standalone, packed])
+    if large:
+        _large_forms()
+
+
+def _evidence_row(name: str, form: str, path: str, verify: list[str], standalone: list[str]) -> None:
+    cells = [
+        f"{value:.{places}f}"
+        for c in (verify, standalone)
+        for value, places in zip(_run(c)[:2], (1, 0), strict=True)
+    ]
+    click.echo(f"| {name} | {form} | {Path(path).stat().st_size} | " + " | ".join(cells) + " |")
+
+
+def _large_forms() -> None:
+    from instances import gpt2_shaped
+
+    from verify.decide import Decider
+    from verify.forms import bundled, converted
+    from verify.kernel import DIRECTION, from_bytes, prove, prove_bundle
+
+    model, planted = gpt2_shaped(0)
+    token = planted.inside[0]
+    full = Decider(model).decide(token, DIRECTION).certificate
+    small = converted(from_bytes(full), model.readout, "support")
+    checks: list[tuple[str, bytes, Any]] = [
+        ("full", full, lambda data: prove(from_bytes(data), model.readout)),
+        ("support alone", small, lambda data: prove(from_bytes(data), model.readout)),
+        ("bundle of full", bundled(from_bytes(full), model.readout)[0], prove_bundle),
+        ("bundle of the support", bundled(from_bytes(small), model.readout)[0], prove_bundle),
+    ]
+    click.echo(
+        "\n| 50,257 x 768, token inside | bytes | check s (in process, hashed before) |\n|---|---|---|"
+    )
+    for form, data, check in checks:
+        start = time.perf_counter()
+        check(data)
+        click.echo(f"| {form} | {len(data)} | {time.perf_counter() - start:.1f} |")
+
+
 def _run(command: list[str], limit: float | None = None) -> tuple[float, float, str]:
     """Seconds, peak MB and stdout of a child process; subprocess.TimeoutExpired past the limit."""
     with tempfile.TemporaryFile("w+") as stdout:
