@@ -391,10 +391,11 @@ def test_integers_of_all_units_are_folded_as_defined(w: str, g: Any, b: Any, c: 
         gain=None if g is None else tensor("g", [4, 8, -16], g),
         shift=None if b is None else tensor("b", [0.5, -0.25, 2], b),
         bias=None if c is None else tensor("c", [1, -0.5, 3, 0.0625], c),
-        gain_offset=0 if g is None else 1,
+        gain_offset=int(g == "F32"),
         epsilon=Fraction(1, 10**5),
     )
     gain = [x + readout.gain_offset for x in exact(readout.gain, 3, 1)]
+    assert (System(readout, READOUT, 0, 4)._gain_unit != 0) == (g in ("F64", "F16"))
     shift, bias = exact(readout.shift, 3, 0), exact(readout.bias, 4, 0)
     z = [Fraction(5, 4), Fraction(-3, 4), Fraction(7, 4)]
     for name in ("readout", "free", "direction"):
@@ -510,6 +511,17 @@ def test_residual_margins_are_tight_lower_bounds() -> None:
                 check_residual(s, residual, true)
                 with pytest.raises(RefutedError, match="less than claimed"):
                     check_residual(s, residual, true + near)
+
+
+def test_residual_margins_are_lower_bounds_where_the_root_is_irrational() -> None:
+    """s = 1/2: margins are sqrt(2), and 2 - sqrt(2) with a bias; compared as squares."""
+    near = Fraction(1, 1 << 180)
+    for rows, bias in (([[1, 0], [0, 0]], [0, 0]), ([[0, 0], [1, 0]], [2, 0])):
+        built = Readout(norm="rmsnorm", unembedding=tensor("w", rows), bias=tensor("c", bias))
+        found = residual_margin(System(built, READOUT, 0, 2), Residual((1, 0), 0, "F32"))
+        root = found if not any(bias) else 2 - found
+        low, high = (root, root + near) if not any(bias) else (root - near, root)
+        assert low * low < 2 < high * high
 
 
 @pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])

@@ -54,8 +54,7 @@ class System:
         self.biased = domain.kind != "direction"
         d = readout.d
         gain, shift = (readout.gain, readout.shift) if self.folds else (None, None)
-        offset = readout.gain_offset if gain is not None else 0
-        self._gain, self._gain_unit = _vector(gain, 1, d, offset)
+        self._gain, self._gain_unit = _vector(gain, 1, d, readout.gain_offset)
         self._shift, self._shift_unit = _vector(shift if self.biased else None, 0, d, 0)
         self._bias = readout.bias if self.biased else None
         w = unit_exponent(readout.unembedding.dtype)
@@ -131,7 +130,10 @@ class System:
 
 
 def _vector(tensor: Tensor | None, default: int, d: int, offset: int) -> tuple[list[int], int]:
-    """A gain or shift (plus offset) as integers and their unit, common factors of two removed."""
+    """A stored gain or shift, plus offset, as integers and their unit, common factors of two removed.
+
+    `default` where there is none: the offset is of stored values only.
+    """
     if tensor is None:
         return [default] * d, 0
     unit = unit_exponent(tensor.dtype)
