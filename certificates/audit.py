@@ -7,12 +7,10 @@ section 6), and from the theorems of docs/soundness.md. It shares no line with t
 
 ACCEPTED means: for the function that the stated tensors, norm, epsilon and gain offset define, in exact real
 arithmetic, the claim holds at every state of the domain (unspeakable), or at the given state (speakable). For
-a certificate the tensors are those of the weight files, byte for byte; for a bundle they are any tensors with
-the stated Merkle roots. What no file at hand confirms is printed as HYPOTHESIS above the verdict. Never
-checked: that the norm can be fed every vector, and that only a scale or a soft-cap follows the logits.
-
-Trusted: this file, the facts in FAMILIES, Python's integers, `fractions`, `json`, `re`, `struct` and `mmap`,
-SHA-256, and that weight files do not change during the run. Nothing in a certificate is. No floats occur.
+a certificate the tensors are those of the weight files, byte for byte; for a bundle any tensors with the
+stated Merkle roots. What no file at hand confirms is printed as HYPOTHESIS above the verdict. Never checked:
+that the norm can be fed every vector, and that only a scale or a soft-cap follows the logits. Trusted: this
+file with its FAMILIES, Python, SHA-256, and that weight files do not change during the run. No floats occur.
 """
 
 import argparse
@@ -35,13 +33,14 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 FILE_LIMIT, CONFIG_LIMIT, HEADER_LIMIT = 2**28, 2**24, 100_000_000
-SOLVABLE_ROWS, SOLVABLE_BITS, PRIME = 385, 2**18, 2**63 - 25  # step 11 names the prime
+SOLVABLE_ROWS, SOLVABLE_BITS, RANKABLE, PRIME = 385, 2**18, 1024, 2**63 - 25  # step 11 names the prime
 CONVERT = "convert to full multipliers first (verify convert CERT --multipliers full)"
 # dtype: struct code, exponent bits, mantissa bits, exponent of the unit (Theorem 1)
 DTYPES = {"F16": ("H", 5, 10, -24), "BF16": ("H", 8, 7, -133), "F32": ("I", 8, 23, -149)}
 DTYPES["F64"] = ("Q", 11, 52, -1074)
-SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "C64": 8, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
-SIZES |= {"F8_E8M0": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8, "U8": 1, "U16": 2, "U32": 4, "U64": 8}
+NAMES = {1: "BOOL I8 U8 F8_E4M3 F8_E5M2 F8_E8M0 F8_E5M2FNUZ F8_E4M3FNUZ", 2: "F16 BF16 I16 U16"}
+NAMES |= {4: "F32 I32 U32", 8: "F64 C64 I64 U64"}
+SIZES = {name: size for size, names in NAMES.items() for name in names.split()}
 # Exit codes, the worst outcome first. Any other outcome is the name of an error of section 1: malformed.
 EXIT = {"internal": 70, "refuted": 1, "malformed": 4, "unavailable": 5, "accepted": 0}
 
@@ -142,7 +141,7 @@ def an_object(kind: str, x: Any, at: str) -> Any:
         kind = value("verdict", x.get("verdict", "speakable"), at)
     if kind in ("certificate", "bundle"):
         need(x.get("format") == f"verify-{kind}", "wrong-format", f"{at} is no {kind}")
-        need(repr(x.get("version")) == "1", "wrong-version", f"{at} is not of version 1")
+        need(x.get("version") == 1 and x["version"] is not True, "wrong-version", f"{at} is not version 1")
     kinds = dict(key.split(":") for key in OBJECTS[kind].split())
     missing = [key for key in kinds if key not in x and kinds[key][-1] != "-"]
     need(not missing, "missing-key", f"{at} lacks {missing}")
@@ -417,6 +416,7 @@ class Check:
         need(max(rows) < self.competitors and self.token not in rows, "refuted", "a row is no competitor")
         values = self.solve(rows) if values is None else values
         need(len(values) == len(rows) and min(values) > 0, "refuted", "not one positive multiplier a row")
+        need(max(map(int.bit_length, values)) * self.d <= 2**32, "refuted", "multipliers too long")
         for j, factor in zip(rows, values, strict=True):
             difference, e = self.difference(j)
             u, v = [x + factor * y for x, y in zip(u, difference, strict=True)], v + factor * e
@@ -430,13 +430,13 @@ class Check:
     def never(self, rows: list[int], pu: list[int], m: int, v: int) -> bool:
         """Step 11, the kind never (Theorem 7, cases 1 to 5)."""
         cancels = not any(pu)
-        # The page does not say that its case for epsilon 0 is for the sphere; in a box it would be false.
         if self.ball and ((v * m) ** 2 > self.d * dot(pu, pu) if self.epsilon == 0 else not cancels):
             return True
         if self.box * sum(map(abs, pu)) + v * m < 0 if self.box else cancels and v < 0:
             return True
         if not cancels or v != 0 or any(self.difference(j)[1] for j in rows):
             return False
+        need(self.d <= RANKABLE, "unavailable", f"no ranks in more than {RANKABLE} dimensions here")
         full = self.d - self.projects  # a rank modulo a prime is at most the rank over the rationals
         return len(eliminate((self.project(self.difference(j)[0])[0] for j in rows), full)[1]) == full
 
@@ -560,14 +560,14 @@ def eliminate(rows: Iterable[list[int]], most: int) -> tuple[list[list[int]], li
 
 
 # Norm, key and default of epsilon, tied by default, names of tensors by preference ([x]: with or without x).
-FAMILIES: dict[str, tuple[str, str, str, bool, dict[str, str]]] = {
+FAMILIES: dict[str, tuple[str, Any, str, bool, dict[str, str]]] = {
     "llama": ("rmsnorm", "rms_norm_eps", "1e-6", False, {
         "unembedding": "[model.]embed_tokens.weight", "gain": "[model.]norm.weight",
         "head": "lm_head.weight"}),
     "gpt2": ("layernorm", "layer_norm_epsilon", "1e-5", True, {
         "unembedding": "[transformer.]wte.weight", "head": "lm_head.weight",
         "gain": "[transformer.]ln_f.weight", "shift": "[transformer.]ln_f.bias"}),
-    "whisper": ("layernorm", "", "1e-5", True, {
+    "whisper": ("layernorm", None, "1e-5", True, {
         "unembedding": "[model.]decoder.embed_tokens.weight", "head": "proj_out.weight",
         "gain": "[model.]decoder.layer_norm.weight", "shift": "[model.]decoder.layer_norm.bias"}),
     "albert": ("layernorm", "layer_norm_eps", "1e-12", True, {
@@ -651,6 +651,7 @@ def audit_file(path: str, weights: Iterable[str], config: str | None = None) -> 
             st, claim, parts = read(file.read(FILE_LIMIT + 1))
         names = {} if config is None else configured(st, config, result.notes)
         result.hypotheses += hypotheses(st, derived=bool(names), bundle=parts is not None)
+        result.notes += ["the rows of the bundle were checked, --weights not"] * bool(parts and files)
         in_range(st)
         tensors = from_weights(st, files, names) if parts is None else from_bundle(st, claim, parts)
         Check(st, tensors).prove(claim)
@@ -661,6 +662,8 @@ def audit_file(path: str, weights: Iterable[str], config: str | None = None) -> 
             result.outcome, result.error = "malformed", result.outcome
     except (MemoryError, OSError) as error:
         result.outcome, result.reason = "unavailable", ascii(error)
+    except Exception as error:  # noqa: BLE001 - a defect is no verdict
+        result.outcome, result.reason = "internal", f"a defect of this program: {error!a}"
     return result
 
 
@@ -676,11 +679,10 @@ def main(argv: Sequence[str]) -> int:
         arguments = parser.parse_args(argv)
         weights = dict.fromkeys(arguments.weights)
         for path in arguments.certificates:
-            result = audit_file(path, weights, arguments.config)
-            outcomes.append(result.outcome)
+            outcomes.append((result := audit_file(path, weights, arguments.config)).outcome)
             name = path if path.isascii() and path.isprintable() else ascii(path)
-            error = "" if result.error is None else f"[{result.error}] "
             lines = [f"HYPOTHESIS {x}" for x in result.hypotheses] + [f"NOTE {x}" for x in result.notes]
+            error = "" if result.error is None else f"[{result.error}] "
             lines += [f"{result.outcome.upper()} {name}: {error}{result.reason}"]
             sys.stdout.write("\n".join([json.dumps(vars(result))] if arguments.json else lines) + "\n")
             sys.stdout.flush()
@@ -690,9 +692,6 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout = sys.stderr  # or Python would try at exit to write the rest
         sys.stderr.write(f"UNAVAILABLE: cannot write: {error!a}\n")
         outcomes.append("unavailable")
-    except Exception as error:  # noqa: BLE001 - a defect is no verdict
-        sys.stderr.write(f"INTERNAL ERROR: {error!a}\n")
-        outcomes.append("internal")
     return next(code for outcome, code in EXIT.items() if outcome in outcomes)
 
 

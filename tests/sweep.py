@@ -182,14 +182,14 @@ class Sweep:
         first, second = self.outcome(data)
         if first != "accepted" and second != "accepted":
             return "refused"
-        third = judge(data, MODELS.get(self.model))[0]
+        third, step = judge(data, MODELS.get(self.model))
         if (first, second, third) == ("accepted",) * 3:
             return "true" if claim(data) != claim(original) else "true, claim and evidence unchanged"
         if (first, second, third) == ("unavailable", "accepted", "accepted") and claim(data) == claim(
             original
         ):
             return "true, but described by hand so that verify does not find the weights"
-        if (first, second, third) == ("refuted", "accepted", "refuted") and only_text_differs(original, data):
+        if (first, second) == ("refuted", "accepted") and step.startswith("tokenizer "):
             return "refused by verify, a hypothesis to the other (token text, tokenizer size)"
         return f"WRONG: verify {first}, standalone {second}, third {third}"
 
@@ -198,15 +198,6 @@ def claim(data: bytes) -> Any:
     """The claim, evidence and rows of a file."""
     root = json.loads(data)
     return root.get("claim"), root.get("certificate", {}).get("claim"), root.get("tensors")
-
-
-def only_text_differs(original: bytes, data: bytes) -> bool:
-    """Whether the change is in what only a tokenizer can tell."""
-    a, b = json.loads(original), json.loads(data)
-    for root in (a, b):
-        for key in ("text", "competitors", "competitor_rule"):
-            root["statement"].pop(key, None)
-    return bool(a == b)
 
 
 def sweep_file(job: Job) -> tuple[str, Counter[tuple[str, str]], list[str]]:

@@ -5,6 +5,7 @@ by the few lines below, and margins are those of the definitions in docs/soundne
 """
 
 import ast
+import copy
 import hashlib
 import json
 import math
@@ -1496,19 +1497,43 @@ def test_defects_and_interrupts_are_no_verdicts(
     desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(error: BaseException) -> Any:
-        def audit_file(*_: Any) -> Any:
+        def read(*_: Any) -> Any:
             raise error
 
-        return audit_file
+        return read
 
     path = desk.file(INSIDE)
-    monkeypatch.setattr(audit, "audit_file", fails(RuntimeError("a defect")))
-    assert audit.main([path]) == 70
-    monkeypatch.setattr(audit, "audit_file", fails(KeyboardInterrupt()))
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "Check", fails(RuntimeError("oops")))
+        bad = desk.file("{}")
+        assert audit.main([desk.file(BUNDLE), bad]) == 70
+        told = capsys.readouterr().out
+        assert "INTERNAL" in told
+        assert "MALFORMED" in told  # the next file is audited all the same
+    monkeypatch.setattr(audit, "read", fails(KeyboardInterrupt()))
     assert audit.main([path]) == 130
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "a defect" in captured.err
+    assert capsys.readouterr().out == ""
+
+
+def test_versions_nested_deeper_than_the_parser_goes(desk: Desk) -> None:
+    for depth in (900, 980, 991, 995):
+        text = TEXT.replace('"version": 1', '"version": ' + "[" * depth + "]" * depth)
+        assert desk.audit(text).outcome == "malformed"
+
+
+def test_limits_of_plain_python(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multipliers too long for the width are refused; ranks in many dimensions are not begun."""
+    long = copy.deepcopy(INSIDE)
+    factor = 1 << ((1 << 20) - 3)
+    long["claim"]["multipliers"]["values"] = " ".join(f"{x * factor:x}" for x in (3, 3, 2))
+    desk.accepts(long, HAND)
+    monkeypatch.setattr(audit, "RANKABLE", 1)
+    assert desk.audit(INSIDE, HAND).outcome == "unavailable"
+
+
+def test_weights_given_with_a_bundle_are_not_looked_at_and_said_so(desk: Desk) -> None:
+    assert any("weights" in x for x in desk.accepts(BUNDLE, HAND).notes)
+    assert not any("weights" in x for x in desk.accepts(BUNDLE).notes)
 
 
 def test_output_that_cannot_be_written(desk: Desk) -> None:
