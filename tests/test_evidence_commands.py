@@ -233,3 +233,48 @@ def test_a_description_by_hand_does_not_outweigh_a_configuration(model: Path, tm
 def test_memory_figures_are_available() -> None:
     """Guard: the peak compared above is a number of this platform's kilobytes."""
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 1000
+
+
+def test_special_files_are_not_replaced(model: Path, tmp_path: Path) -> None:
+    files = {p.parent.name + p.name: p for p in decided(model, tmp_path / "o")}
+    os.mkfifo(tmp_path / "fifo")
+    for target in ("/dev/null", tmp_path / "fifo", tmp_path):
+        told = run("bundle", files["direction2.json"], "--model", model, "-o", target)
+        assert (told.returncode, "no regular file" in told.stderr) == (5, True)
+    assert not Path("/dev/null").is_file()
+
+
+def test_names_of_files_cannot_forge_lines(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "x\nACCEPTED y.json").write_text("{}")
+    told = run("audit", folder, "--model", model)
+    assert told.returncode == 4
+    assert not any(line.startswith("ACCEPTED") for line in (told.stdout + told.stderr).splitlines())
+    (folder / "x\nACCEPTED y.json").unlink()
+    good = decided(model, tmp_path / "o")[0]
+    for name in ("a\nb.json", "a\\\\b.json", os.fsdecode(b"\xff.json")):
+        (folder / name).write_bytes(good.read_bytes())
+        assert run("index", folder, "--model", model).returncode == 2
+        (folder / name).unlink()
+
+
+def test_output_that_cannot_be_written_is_no_internal_error(model: Path, tmp_path: Path) -> None:
+    good = decided(model, tmp_path / "o")[0]
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "verify", "audit", str(good), "--model", str(model)]
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert told.returncode == 5
+    assert "cannot write" in told.stderr
+
+
+def test_an_index_lists_hypotheses_and_refuses_mixtures(model: Path, tmp_path: Path) -> None:
+    (model / "tokens.json").unlink()
+    first = decided_by_id(model, tmp_path / "o")
+    told = run("index", tmp_path / "o", "--model", model)
+    assert told.returncode == 0
+    assert "**Hypothesis**" in (tmp_path / "o" / "README.md").read_text()
+    text = first.read_text().replace('"competitor_rule": "all"', '"competitor_rule": "tokenizer"')
+    (tmp_path / "o" / "other.json").write_text(text)
+    assert run("index", tmp_path / "o", "--model", model).returncode == 2
+    assert "HYPOTHESIS" in run("convert", first, "--multipliers", "support", "--model", model).stderr

@@ -42,6 +42,7 @@ from verify.kernel import (
     strict_json,
     tensor_ids,
 )
+from verify.kernel import check as kernel_check
 from verify.kernel import filter as kernel_filter
 from verify.kernel.check import (
     _sign,
@@ -645,3 +646,30 @@ def test_a_relation_with_zeros_is_not_positive() -> None:
 def test_what_is_proved_says_from_what() -> None:
     claim = Speakable(Fraction(1, 2), State((1, 1), 1))
     assert prove(Certificate(statement(READY, 0), claim), READY).from_rows is False
+
+
+def test_a_relation_that_holds_only_modulo_the_prime_is_none() -> None:
+    """1 and 1 solve the first column; the second sums to the prime itself."""
+    prime = (1 << 63) - 25
+    assert linear_relation([[1, 5], [-1, prime - 5]]) is None
+    assert linear_relation([[1, 5], [-1, -5]]) == [1, 1]
+
+
+def test_multipliers_too_long_for_the_width_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_check, "_MAX_PRODUCT_BITS", 20)
+    combine(system(4), Multipliers((0, 3), ((1 << 10) - 1, 1)))
+    with pytest.raises(RefutedError, match="of that length"):
+        combine(system(4), Multipliers((0, 3), (1 << 10, 1)))
+
+
+def test_rivals_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state beyond floats: every row is a possible rival, decoded two at a time."""
+    monkeypatch.setattr(kernel_check, "_MOST_ROWS", 2)
+    for scale in (1, 1 << 1100):
+        margin, nearest = state_margin(system(), State((scale, scale), scale.bit_length()))
+        assert margin == Fraction(1, 2)
+        assert nearest == [5]
+    assert residual_margin(system(), Residual((1, 1), 0, "F32")) > 0
+    margin, nearest = state_margin(system(4, DIRECTION), State((0, 1), 0))
+    assert margin == -1
+    assert nearest == [0, 2]

@@ -53,6 +53,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` under `path` whole or not at all. Raises OutputError."""
     temporary = None
     try:
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
             temporary = file.name

@@ -13,7 +13,6 @@ from verify.errors import RefutedError, UsageError
 from verify.kernel import (
     Bundle,
     Certificate,
-    Multipliers,
     Speakable,
     System,
     Unspeakable,
@@ -22,13 +21,11 @@ from verify.kernel import (
     prove_bundle,
     to_bytes,
 )
-from verify.kernel.solve import solve_support
+from verify.kernel.solve import in_full
 
 if TYPE_CHECKING:
     from verify.kernel import Readout
     from verify.kernel.evidence import Claim
-
-FORMS = ("full", "support")
 
 
 def converted(certificate: Certificate, readout: Readout, form: str) -> bytes:
@@ -43,15 +40,15 @@ def converted(certificate: Certificate, readout: Readout, form: str) -> bytes:
     changed: Claim
     if form == "full":
         if isinstance(claim, Unspeakable):
-            changed = replace(claim, multipliers=_full(system, claim.multipliers))
+            changed = replace(claim, multipliers=in_full(system, claim.multipliers))
         elif claim.ceiling is not None:
-            changed = replace(claim, ceiling=_full(system, claim.ceiling))
+            changed = replace(claim, ceiling=in_full(system, claim.ceiling))
         else:
             changed = claim
     elif isinstance(claim, Unspeakable):
         changed = replace(claim, multipliers=replace(claim.multipliers, values=None))
     else:
-        raise UsageError("a witness has no multipliers to leave out: it is stored in one form only")
+        raise UsageError("a witness is stored in one form only; its ceiling, if it has one, does not cancel")
     if changed == claim:
         raise UsageError(f"the certificate is in the form {form!r} already")
     provenance = {
@@ -65,12 +62,6 @@ def converted(certificate: Certificate, readout: Readout, form: str) -> bytes:
             f"the support alone does not prove the claim ({error}): these multipliers are stored in full only"
         ) from None
     return to_bytes(proved.certificate)
-
-
-def _full(system: System, multipliers: Multipliers) -> Multipliers:
-    if multipliers.values is not None:
-        return multipliers
-    return replace(multipliers, values=solve_support(system, multipliers.rows))
 
 
 def bundled(certificate: Certificate, readout: Readout) -> tuple[bytes, list[str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from verify.errors import RefutedError, UsageError
+from verify.errors import UsageError
 from verify.figures import approximate
 from verify.files import certificate_files, read_certificate, write_atomically
 from verify.kernel import Speakable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from verify.kernel import Statement
+    from verify.kernel import Proved, Statement
 
 PAGE, SUMS = "README.md", "SHA256SUMS"
 
@@ -42,35 +42,30 @@ class Entry:
 def write_index(folder: Path, model: str | None = None, advance: Callable[[], None] = lambda: None) -> int:
     """Prove every certificate below `folder` and write its README.md and SHA256SUMS; how many there are.
 
-    All must be of one model. Raises what the audit of a file raised, UsageError where there is no file or
-    several models, OutputError.
+    All must be of one model, norm and set of competitors; hypotheses are listed on the page. Raises what the
+    audit of a file raised, UsageError where there is no file or one that cannot be listed, OutputError.
     """
-    auditor, entries, statement = Auditor(model), [], None
+    auditor, entries, assumed = Auditor(model), [], set()
+    statement: Statement | None = None
     for path in certificate_files([folder]):
         result = auditor.audit(path)
         if result.error is not None:
             raise type(result.error)(f"{path}: {result.error}")
         if result.proved is None or result.proved.from_rows:
             raise UsageError(f"{path} is a bundle; an index is of certificates")
-        s = result.proved.certificate.statement
-        if statement is not None and (s.model, s.tensors) != (statement.model, statement.tensors):
-            raise RefutedError(
-                f"{path} is about another model than the files before it; index each by itself"
+        found = result.proved.certificate.statement
+        if statement is not None and _subject(found) != _subject(statement):
+            raise UsageError(
+                f"{path} is about another model, norm or set of competitors than the files before it; "
+                "index each by itself"
             )
-        statement = s
-        claim = result.proved.certificate.claim
-        if isinstance(claim, Speakable):
-            words = f"SPEAKABLE {approximate(claim.margin):.3g}"
-        else:
-            words = f"UNSPEAKABLE, {claim.kind}" + (f" {approximate(claim.gap):.3g}" if claim.gap else "")
-        digest = hashlib.sha256(read_certificate(path)).hexdigest()
-        relative = path.relative_to(folder).as_posix()
-        verdict = result.proved.verdict.upper()
-        entries.append(Entry(relative, digest, s.token, s.text, s.domain.name, words, verdict))
+        statement = found
+        assumed.update(result.hypotheses)
+        entries.append(_entry(folder, path, result.proved))
         advance()
     if statement is None:
         raise UsageError(f"{folder} holds no certificate")
-    page = _page(statement, entries).encode()
+    page = _page(statement, entries, sorted(assumed)).encode()
     sums = "".join(f"{e.sha256}  {e.path}\n" for e in entries)
     sums += f"{hashlib.sha256(page).hexdigest()}  {PAGE}\n"
     write_atomically(folder / PAGE, page)
@@ -78,7 +73,26 @@ def write_index(folder: Path, model: str | None = None, advance: Callable[[], No
     return len(entries)
 
 
-def _page(s: Statement, entries: list[Entry]) -> str:
+def _subject(s: Statement) -> tuple[object, ...]:
+    """What all statements of one page share."""
+    norm = (s.norm, s.gain_offset, s.epsilon)
+    return s.model, s.revision, dict(s.tensors), norm, s.competitors, s.competitor_rule
+
+
+def _entry(folder: Path, path: Path, proved: Proved) -> Entry:
+    relative = path.relative_to(folder).as_posix()
+    if not relative.isprintable() or "\\" in relative:
+        raise UsageError(f"{relative!a} cannot be listed: rename it in printable characters")
+    s, claim = proved.certificate.statement, proved.certificate.claim
+    if isinstance(claim, Speakable):
+        words = f"SPEAKABLE {approximate(claim.margin):.3g}"
+    else:
+        words = f"UNSPEAKABLE, {claim.kind}" + (f" {approximate(claim.gap):.3g}" if claim.gap else "")
+    digest = hashlib.sha256(read_certificate(path)).hexdigest()
+    return Entry(relative, digest, s.token, s.text, s.domain.name, words, proved.verdict.upper())
+
+
+def _page(s: Statement, entries: list[Entry], assumed: list[str]) -> str:
     order = ("readout", "free", "direction")
     domains = sorted({e.domain for e in entries}, key=lambda d: (order.index(d) if d in order else 9, d))
     tokens = sorted({e.token for e in entries})
@@ -97,8 +111,10 @@ def _page(s: Statement, entries: list[Entry]) -> str:
             for role, t in s.tensors.items()
         ),
         "",
-        f"{len(entries)} certificates of {len(tokens)} tokens. Numbers are logits: the margin of a witness,",
-        "or the gap that is proved at every state (0 where none is shown).",
+        f"{len(entries)} certificates of {len(tokens)} tokens, against the rows 0 to {s.competitors - 1}.",
+        "Numbers are logits: the margin of a witness, or the gap that is proved at every state (0 where none",
+        "is shown).",
+        *(f"\n**Hypothesis** (no file at hand confirms it): {_cell(x)}" for x in assumed),
         "",
         "| domain | speakable | unspeakable |",
         "|---|---|---|",

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
-from verify.kernel import Certificate, Proved, prove, prove_bundle, read
+from verify.kernel import Certificate, Proved, bundle, prove, prove_bundle, read
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from verify.kernel import Statement
+    from verify.kernel import Readout, Statement
     from verify.models import Model, ReadoutOverrides
 
 # A folder of hostile files may name any number of models; no more than these are kept.
@@ -27,12 +27,13 @@ _MOST_MODELS = 4
 class Audit:
     """The outcome for one file: accepted iff `proved` is there. `hypotheses`: what was not derived.
 
-    model: the weights it was checked against; None for a bundle, which brings its rows along.
+    model: the weights that it was compared with, None for a bundle alone. readout: what it was proved of.
     """
 
     path: str
     proved: Proved | None = None
     model: Model | None = None
+    readout: Readout | None = None
     error: VerifyError | None = None
     hypotheses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -77,10 +78,12 @@ class Auditor:
             found = read(data)
             if isinstance(found, Certificate):
                 result.model = self._model_for(found, result)
-                proved = prove(found, result.model.readout)
+                result.readout = result.model.readout
+                proved = prove(found, result.readout)
                 derive_statement(found, result.model, result)
             else:
                 proved = prove_bundle(data)
+                result.readout = bundle.readout_of(found)
                 if self.model is None:
                     assume_statement(found.certificate, result)
                 else:
@@ -92,7 +95,7 @@ class Auditor:
 
     def _bind_bundle(self, certificate: Certificate, result: Audit) -> None:
         """With weights at hand a bundle's roots, and what stands in no tensor, are compared with theirs."""
-        model = self._model_for(certificate, result)
+        model = result.model = self._model_for(certificate, result)
         require_same_tensors(certificate.statement, model.readout)
         require_same_readout(certificate.statement, model.readout)
         derive_statement(certificate, model, result)

@@ -126,9 +126,9 @@ def audit_line(result: Audit) -> str:
     """One line a file."""
     if result.proved is None:
         rule = f"[{result.error.rule}] " if isinstance(result.error, MalformedError) else ""
-        return f"{result.outcome.upper()} {result.path}: {rule}{result.error}"
+        return f"{result.outcome.upper()} {plain(result.path)}: {rule}{result.error}"
     c = result.proved.certificate
-    return f"ACCEPTED {result.path}: {claim_text(c)} - {statement_text(c.statement)}"
+    return f"ACCEPTED {plain(result.path)}: {claim_text(c)} - {statement_text(c.statement)}"
 
 
 def claim_text(certificate: Certificate) -> str:

@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from verify import __version__
-from verify.errors import EXIT_INTERNAL, VerifyError
+from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -71,7 +71,10 @@ def main() -> None:
         # click ends with 1 when the reader of a pipe goes away, but 1 means refuted here.
         sys.exit(EXIT_BROKEN_PIPE if error.code == 1 else error.code)
     except MemoryError:
-        _fail("out of memory", 5)
+        _fail("out of memory", EXIT_UNAVAILABLE)
+    except OSError as error:
+        sys.stdout = sys.stderr  # or Python would try at exit to write the rest
+        _fail(f"cannot write: {error.strerror or error}", EXIT_UNAVAILABLE)
     except Exception as error:  # noqa: BLE001 - the last line of defence: an internal error is no verdict
         _fail(f"internal error, please report: {type(error).__name__}: {error}", EXIT_INTERNAL)
     sys.exit(code if isinstance(code, int) else 0)

@@ -29,8 +29,10 @@ def proved_certificate(path: Path, model: str | None) -> tuple[Certificate, Mode
     result = auditor.audit(path)
     if result.error is not None:
         raise result.error
-    if result.proved is None or result.model is None:
+    if result.proved is None or result.model is None or result.proved.from_rows:
         raise UsageError(f"{path} is a bundle: give the certificate it was made from")
+    for line in result.hypotheses:
+        click.echo(f"HYPOTHESIS {line}", err=True)
     return result.proved.certificate, result.model
 
 

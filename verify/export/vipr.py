@@ -10,7 +10,6 @@ of a comment, and comments before VER alone.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import flint
@@ -18,7 +17,7 @@ import flint
 from verify.errors import UsageError
 from verify.kernel import Speakable, System
 from verify.kernel.check import combine
-from verify.kernel.solve import solve_support
+from verify.kernel.solve import in_full
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ def to_bytes(proved: Proved, readout: Readout) -> bytes:
         require_same_tensors(statement, readout)
     require_same_readout(statement, readout)
     system = System(readout, statement.domain, statement.token, statement.competitors)
-    multipliers = claim.multipliers
-    if multipliers.values is None:
-        multipliers = replace(multipliers, values=solve_support(system, multipliers.rows))
+    multipliers = in_full(system, claim.multipliers)
     c = combine(system, multipliers)
     if any(system.project(c.u)):
         shape = "a box" if statement.domain.kind == "box" else "a ball"

@@ -14,12 +14,12 @@ from verify.errors import FieldValueError, MissingKeyError, RefutedError, Unknow
 from verify.kernel import merkle, strict_json
 from verify.kernel.certificate import from_object, to_object
 from verify.kernel.evidence import Unspeakable
+from verify.kernel.readout import Readout
 from verify.kernel.tensor import Tensor, itemsize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from verify.kernel.readout import Readout
     from verify.kernel.statement import Certificate, TensorId
 
 FORMAT = "verify-bundle"
@@ -170,6 +170,22 @@ def tensors_of(bundle: Bundle) -> dict[str, Tensor]:
         else:
             found[role] = _whole(role, identity, part)
     return found
+
+
+def readout_of(bundle: Bundle) -> Readout:
+    """The readout that the statement and the rows of a bundle describe. Raises as `tensors_of`, and
+    ModelUnavailableError when the shapes do not make one.
+    """
+    statement, tensors = bundle.certificate.statement, tensors_of(bundle)
+    return Readout(
+        norm=statement.norm,
+        unembedding=tensors["unembedding"],
+        gain=tensors.get("gain"),
+        shift=tensors.get("shift"),
+        bias=tensors.get("bias"),
+        gain_offset=statement.gain_offset,
+        epsilon=statement.epsilon,
+    )
 
 
 def _some_rows(role: str, identity: TensorId, part: Part, rows: tuple[int, ...]) -> Tensor:

@@ -18,11 +18,17 @@ from verify.kernel.filter import possible_maximisers
 from verify.kernel.tensor import representable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verify.kernel.evidence import Multipliers, Residual, State
     from verify.kernel.system import Difference, System
 
 # A prime below 2**63: a set of rows that is independent modulo a prime is independent over Q.
 _RANK_PRIME = 9223372036854775783
+# Bounds the memory and time of a product: bits of the longest multiplier times the width.
+_MAX_PRODUCT_BITS = 1 << 32
+# Rows that are decoded at once when many may be the nearest rival.
+_MOST_ROWS = 2048
 # Bits to which sqrt(s) is enclosed before rivals are compared exactly (Theorem 8).
 _ROOT_BITS = 192
 
@@ -65,10 +71,17 @@ def _margin_at(system: System, g: list[int], s: int, unit: int, scale: int) -> t
     rivals = possible_maximisers(readout.unembedding, bias, g, s, unit, system.count, token)
     if not rivals:
         raise RefutedError("there are no competitors: nothing to be more likely than")
-    (own, *others), low = system.logits([token, *rivals], g, s, unit)
-    top = max(others)
-    nearest = [j for j, value in zip(rivals, others, strict=True) if value == top]
+    (own,), low = system.logits([token], g, s, unit)
+    values = [value for some in _blocks(rivals) for value in system.logits(some, g, s, unit)[0]]
+    top = max(values)
+    nearest = [j for j, value in zip(rivals, values, strict=True) if value == top]
     return Fraction(own - top, scale) * _power(low), nearest
+
+
+def _blocks(rows: list[int]) -> Iterator[list[int]]:
+    """The rows a few at a time, so that the exact integers of all never stand in memory at once."""
+    for start in range(0, len(rows), _MOST_ROWS):
+        yield rows[start : start + _MOST_ROWS]
 
 
 def check_witness(system: System, state: State, margin: Fraction) -> None:
@@ -158,9 +171,9 @@ def check_residual(system: System, residual: Residual, margin: Fraction | None) 
     The logits, times sqrt(s) > 0, are w_j.(gain * y) + sqrt(s) (w_j.shift + c_j); signs are found by
     comparing squares.
     """
-    rivals, square, _, _ = _rivals_at(system, residual)
+    rivals, y, square, _, _ = _rivals_at(system, residual)
     least = Fraction(0) if margin is None else margin * _power(-system.unit)
-    for x, a in rivals:
+    for x, a in _products(system, rivals, y):
         if _sign(a, x.e, square) <= 0:
             raise RefutedError(f"at the residual vector row {x.row} is not below the token")
         if _sign(a, x.e - least, square) < 0:
@@ -170,14 +183,22 @@ def check_residual(system: System, residual: Residual, margin: Fraction | None) 
 def residual_margin(system: System, residual: Residual) -> Fraction:
     """Theorem 8. A lower bound >= 0 on the margin at N(r), within 2**-191 of it; RefutedError if it loses."""
     check_residual(system, residual, None)
-    rivals, _, bits, root = _rivals_at(system, residual)
+    rivals, y, _, bits, root = _rivals_at(system, residual)
     # (a + e sqrt(square)) / sqrt(square), from below: a / sqrt + e
-    least = min(Fraction(a << bits, root + 1 if a > 0 else root) + x.e for x, a in rivals)
+    products = _products(system, rivals, y)
+    least = min(Fraction(a << bits, root + 1 if a > 0 else root) + x.e for x, a in products)
     return max(least * _power(system.unit), Fraction(0))
 
 
-def _rivals_at(system: System, residual: Residual) -> tuple[list[tuple[Difference, int]], Fraction, int, int]:
-    """(rivals with D.y, square, bits, root): every possible maximiser at N(r) = y / sqrt(square), and
+def _products(system: System, rivals: list[int], y: list[int]) -> Iterator[tuple[Difference, int]]:
+    """Each rival's inequality, and D.y."""
+    for some in _blocks(rivals):
+        for x in system.differences(some):
+            yield x, sum(p_i * q_i for p_i, q_i in zip(x.D, y, strict=True))
+
+
+def _rivals_at(system: System, residual: Residual) -> tuple[list[int], list[int], Fraction, int, int]:
+    """(rivals, y, square, bits, root): every possible maximiser at N(r) = y / sqrt(square), and
     root <= sqrt(square) * 2**bits < root + 1. RefutedError where the residual is none of this readout's.
 
     sqrt(square) is enclosed in an interval of 192 bits for the filter alone.
@@ -208,8 +229,7 @@ def _rivals_at(system: System, residual: Residual) -> tuple[list[tuple[Differenc
     )
     if not rivals:
         raise RefutedError("there are no competitors: nothing to be more likely than")
-    found = system.differences(rivals)
-    return [(x, sum(p_i * q_i for p_i, q_i in zip(x.D, y, strict=True))) for x in found], square, bits, root
+    return rivals, y, square, bits, root
 
 
 def _sign(a: Fraction | int, e: Fraction | int, square: Fraction) -> int:
@@ -241,8 +261,10 @@ def combine(system: System, multipliers: Multipliers) -> Combination:
         raise RefutedError("a multiplier is not positive")
     if len(set(rows)) != len(rows):
         raise RefutedError("a row stands twice in the support")
-    differences = system.differences(rows)
     d = system.readout.d
+    if max(x.bit_length() for x in values) * d > _MAX_PRODUCT_BITS:
+        raise RefutedError("multipliers of that length are not checked in so many dimensions")
+    differences = system.differences(rows)
     # Factors of two that all entries share are taken out before the product and put back after it.
     bits = 0
     for x in differences:

@@ -5,7 +5,6 @@ A `Proved` holds a certificate whose every claim was checked against a readout i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, RefutedError, UsageError
@@ -19,13 +18,13 @@ from verify.kernel.check import (
     check_witness,
     combine,
 )
-from verify.kernel.evidence import KINDS, Multipliers, Speakable, Unspeakable
-from verify.kernel.readout import Readout
-from verify.kernel.solve import solve_support
+from verify.kernel.evidence import KINDS, Speakable, Unspeakable
+from verify.kernel.solve import in_full
 from verify.kernel.statement import require_same_readout, require_same_tensors
 from verify.kernel.system import System
 
 if TYPE_CHECKING:
+    from verify.kernel.readout import Readout
     from verify.kernel.statement import Certificate
 
 _KEY = object()
@@ -81,18 +80,8 @@ def prove_bundle(data: bytes) -> Proved:
     theorems on multipliers read no others.
     """
     found = bundle.from_bytes(data)
-    statement = found.certificate.statement
     try:
-        tensors = bundle.tensors_of(found)
-        readout = Readout(
-            norm=statement.norm,
-            unembedding=tensors["unembedding"],
-            gain=tensors.get("gain"),
-            shift=tensors.get("shift"),
-            bias=tensors.get("bias"),
-            gain_offset=statement.gain_offset,
-            epsilon=statement.epsilon,
-        )
+        readout = bundle.readout_of(found)
         _check(found.certificate, readout)
     except ModelUnavailableError as error:
         # In a bundle the tensors are part of the file: what is wrong with them is wrong with it.
@@ -126,13 +115,13 @@ def _check_speakable(system: System, claim: Speakable) -> None:
     if (claim.ceiling is None) != (claim.at_most is None):
         raise RefutedError("a ceiling needs both its multipliers and its value")
     if claim.ceiling is not None and claim.at_most is not None:
-        check_bound(system, combine(system, _full(system, claim.ceiling)), claim.at_most)
+        check_bound(system, combine(system, in_full(system, claim.ceiling)), claim.at_most)
 
 
 def _check_unspeakable(system: System, claim: Unspeakable) -> None:
     if claim.gap < 0 or claim.kind not in KINDS:
         raise RefutedError("a gap is not negative, and a kind is never, tie-only or unsettled")
-    multipliers = _full(system, claim.multipliers)
+    multipliers = in_full(system, claim.multipliers)
     combination = combine(system, multipliers)
     check_bound(system, combination, -claim.gap)
     if (claim.kind == "tie-only") != (claim.tie is not None):
@@ -141,10 +130,3 @@ def _check_unspeakable(system: System, claim: Unspeakable) -> None:
         check_never(system, combination)
     if claim.tie is not None:
         check_tie(system, claim.tie)
-
-
-def _full(system: System, multipliers: Multipliers) -> Multipliers:
-    """The multipliers themselves; a bare support is solved for first, and believed no more for it."""
-    if multipliers.values is not None:
-        return multipliers
-    return replace(multipliers, values=solve_support(system, multipliers.rows))

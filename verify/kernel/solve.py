@@ -5,6 +5,7 @@ A wrong answer here is refused there; no verdict rests on this file (Theorem 6 d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from verify.errors import RefutedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from verify.kernel.evidence import Multipliers
     from verify.kernel.system import System
 
 _PRIME = 9223372036854775783
@@ -39,6 +41,13 @@ def solve_support(system: System, rows: Sequence[int]) -> tuple[int, ...]:
     if not all(x > 0 for x in relation):
         raise RefutedError("the multipliers on this support are not all positive")
     return tuple(relation)
+
+
+def in_full(system: System, multipliers: Multipliers) -> Multipliers:
+    """The multipliers themselves; a bare support is solved for first, and believed no more for it."""
+    if multipliers.values is not None:
+        return multipliers
+    return replace(multipliers, values=solve_support(system, multipliers.rows))
 
 
 def flat(system: System, u: list[int]) -> list[int]:
@@ -70,6 +79,9 @@ def linear_relation(vectors: list[list[int]]) -> list[int] | None:
     numerator, denominator = solution.numer_denom()  # type: ignore[attr-defined] # missing in its stubs
     values = [int(x) for x in numerator.entries()]
     values.insert(free, int(denominator))
+    # The equations that were left out are multiples of the chosen ones modulo the prime; are they exactly?
+    if any(int(x) for x in (flint.fmpz_mat([values]) * flint.fmpz_mat(vectors)).entries()):
+        return None
     content = gcd(*values)
     sign = 1 if next(x for x in values if x) > 0 else -1
     return [sign * x // content for x in values]

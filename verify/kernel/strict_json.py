@@ -42,7 +42,7 @@ _SPACE = " \t\r\n"
 _HEX = re.compile(r"-?[1-9a-f][0-9a-f]*|0")
 _ROW = re.compile(r"0|[1-9][0-9]{0,15}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BYTES = re.compile(r"(?:[0-9a-f]{2})*")
+_BYTES = re.compile(r"(?:[0-9a-f]{2})*+")  # possessive: no state is kept for each repetition
 
 
 def write(data: dict[str, Any]) -> bytes:
