@@ -650,10 +650,11 @@ def audit_file(path: str, weights: Iterable[str], config: str | None = None) -> 
         with open_regular(path) as file:
             st, claim, parts = read(file.read(FILE_LIMIT + 1))
         names = {} if config is None else configured(st, config, result.notes)
-        result.hypotheses += hypotheses(st, derived=bool(names), bundle=parts is not None)
-        result.notes += ["the rows of the bundle were checked, --weights not"] * bool(parts and files)
+        alone = parts is not None and not files
+        result.hypotheses += hypotheses(st, derived=bool(names), bundle=alone)
         in_range(st)
-        tensors = from_weights(st, files, names) if parts is None else from_bundle(st, claim, parts)
+        bound = {} if alone else from_weights(st, files, names)
+        tensors = bound if parts is None else from_bundle(st, claim, parts)
         Check(st, tensors).prove(claim)
         result.verdict, result.reason = claim.verdict, proved(st, claim)
     except Stop as stop:

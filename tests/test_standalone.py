@@ -1531,9 +1531,10 @@ def test_limits_of_plain_python(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
     assert desk.audit(INSIDE, HAND).outcome == "unavailable"
 
 
-def test_weights_given_with_a_bundle_are_not_looked_at_and_said_so(desk: Desk) -> None:
-    assert any("weights" in x for x in desk.accepts(BUNDLE, HAND).notes)
-    assert not any("weights" in x for x in desk.accepts(BUNDLE).notes)
+def test_a_bundle_is_bound_to_weights_that_are_given(desk: Desk) -> None:
+    assert any("Merkle" in x for x in desk.accepts(BUNDLE).hypotheses)
+    assert not any("Merkle" in x for x in desk.accepts(BUNDLE, HAND).hypotheses)
+    assert desk.audit(BUNDLE, wide_model()).outcome in ("refuted", "unavailable")
 
 
 def test_output_that_cannot_be_written(desk: Desk) -> None:
