@@ -1607,3 +1607,53 @@ def test_the_source_is_independent_and_exact() -> None:
     lines = source.splitlines()
     assert len(lines) <= 700
     assert max(map(len, lines)) <= 110
+
+
+# --- Small functions, against their definitions ----------------------------------------------------------
+
+
+def test_signs_of_a_plus_b_times_a_root() -> None:
+    values = [Fraction(n, 4) for n in range(-9, 10)]
+    for root in (1, 2, 3):
+        for a in (*range(-7, 8), Fraction(1, 2)):
+            for b in values:
+                value = a + b * root
+                assert audit.sign(a, b, Fraction(root * root)) == (value > 0) - (value < 0)
+    assert audit.sign(1, Fraction(-2, 3), Fraction(2)) == 1
+    assert audit.sign(1, Fraction(-5, 7), Fraction(2)) == -1
+
+
+def test_values_that_a_dtype_holds() -> None:
+    for dtype, code in (("F16", "e"), ("F32", "f"), ("F64", "d")):
+        for p in (
+            0,
+            1,
+            -1,
+            2,
+            3,
+            2047,
+            2048,
+            2049,
+            65504,
+            65505,
+            65520,
+            -65536,
+            (1 << 24) - 1,
+            (1 << 24) + 1,
+        ):
+            for k in (0, 1, 24, 25, 40):
+                try:
+                    (back,) = struct.unpack(code, struct.pack(code, p / 2**k))
+                    holds = Fraction(back) == Fraction(p, 2**k)
+                except OverflowError:
+                    holds = False
+                assert audit.exact_in(p, k, dtype) == holds
+
+
+def test_the_command_heeds_the_configuration(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = str(HAND.weights(desk.new(".safetensors")))
+    assert audit.main([desk.file(INSIDE), "--weights", weights]) == 0
+    config = desk.file('{"model_type": "gpt2"}')
+    assert audit.main([desk.file(INSIDE), "--weights", weights, "--config", config]) in (1, 5)
+    assert audit.main([desk.file(INSIDE), "--weights", weights, "--config", desk.file("{")]) == 5
+    capsys.readouterr()
