@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import square_checkpoint
+from desk import Desk
 
 from verify.models import Model, load_model
 
@@ -46,3 +47,9 @@ def whisper() -> Model:
 def model(tmp_path: Path) -> Path:
     """The folder of a small checkpoint in the usual layout; see command.py."""
     return square_checkpoint(tmp_path / "square")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """Makes files for the standalone auditor and asks it; see desk.py."""
+    return Desk(tmp_path)
