@@ -206,13 +206,16 @@ def _large_forms() -> None:
 
     model, planted = gpt2_shaped(0)
     token = planted.inside[0]
-    full = Decider(model).decide(token, DIRECTION).certificate
-    small = converted(from_bytes(full), model.readout, "support")
+    decision = Decider(model).decide(token, DIRECTION)
+    if decision.proved is None:
+        raise click.ClickException(f"token {token} is undecided: {decision.reason}")
+    full, readout = decision.certificate, model.readout
+    small = converted(decision.proved, readout, "support")
     checks: list[tuple[str, bytes, Any]] = [
-        ("full", full, lambda data: prove(from_bytes(data), model.readout)),
-        ("support alone", small, lambda data: prove(from_bytes(data), model.readout)),
-        ("bundle of full", bundled(from_bytes(full), model.readout)[0], prove_bundle),
-        ("bundle of the support", bundled(from_bytes(small), model.readout)[0], prove_bundle),
+        ("full", full, lambda data: prove(from_bytes(data), readout)),
+        ("support alone", small, lambda data: prove(from_bytes(data), readout)),
+        ("bundle of full", bundled(decision.proved, readout)[0], prove_bundle),
+        ("bundle of the support", bundled(prove(from_bytes(small), readout), readout)[0], prove_bundle),
     ]
     click.echo(
         "\n| 50,257 x 768, token inside | bytes | check s (in process, hashed before) |\n|---|---|---|"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from verify.kernel import Readout, Tensor
+from verify.kernel import Claim, Multipliers, Readout, Residual, Speakable, State, Tensor, Unspeakable
 from verify.models import Model, Tokens
 
 if TYPE_CHECKING:
@@ -64,3 +64,16 @@ def from_small(small: SmallModel, dtype: str = "F32") -> Model:
 
     W = [[float(x * scale) for x in row] for row in small.W]
     return model(W, small.norm, plain(small.gain), plain(small.shift), plain(small.bias, scale), dtype)
+
+
+def every_form_of_claim() -> list[Claim]:
+    """Claims of all forms, near the limits of the format; true of no model in particular."""
+    big, entry = (1 << 20000) + 1, (1 << 16000) + 1
+    return [
+        Speakable(Fraction(1, big), None, Residual((0, -1), 7, "BF16")),
+        Speakable(
+            Fraction(big), State((-entry, 0), 1 << 14), None, Multipliers((5, 2), (1, big)), Fraction(-3, 4)
+        ),
+        Unspeakable(Fraction(0), "unsettled", Multipliers((0,), None)),
+        Unspeakable(Fraction(2, 3), "tie-only", Multipliers((9, 1), (-1, 0)), State((1,), 0)),
+    ]

@@ -17,6 +17,15 @@ with (CORPUS / "index.tsv").open(newline="", encoding="utf-8") as _file:
     INDEX = list(csv.DictReader(_file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
+def model_files(model: str) -> tuple[list[str], str | None]:
+    """(weights, config) of a model of the corpus, as the standalone auditor takes them; "-" has neither."""
+    if model == "-":
+        return [], None
+    folder = CORPUS / "models" / model
+    config = folder / "config.json"
+    return [str(folder / "model.safetensors")], str(config) if config.exists() else None
+
+
 @cache
 def load_standalone() -> ModuleType:
     """certificates/audit.py as a module of its own; nothing of verify comes with it."""

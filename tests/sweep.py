@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from corpus.judge import judge
 from corpus.weights import MODELS
-from standalone import CORPUS, INDEX, load_standalone
+from standalone import CORPUS, INDEX, load_standalone, model_files
 
 from verify.recheck import Auditor
 
@@ -170,12 +170,7 @@ class Sweep:
         """(of verify, of the standalone auditor)."""
         first = self.auditor.audit_bytes(data, "mutant").outcome
         self.path.write_bytes(data)
-        weights, config = [], None
-        if self.model != "-":
-            home = CORPUS / "models" / self.model
-            weights = [str(home / "model.safetensors")]
-            config = str(home / "config.json") if (home / "config.json").exists() else None
-        return first, self.standalone.audit_file(str(self.path), weights, config).outcome
+        return first, self.standalone.audit_file(str(self.path), *model_files(self.model)).outcome
 
     def verdict(self, original: bytes, data: bytes) -> str:
         """refused, true, or what is wrong with what the checkers said."""

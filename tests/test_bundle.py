@@ -114,7 +114,7 @@ def made(built: Any, token: int, domain: str) -> bytes:
     assert decision.proved is not None
     assert decision.verdict == "UNSPEAKABLE"
     certificate = decision.proved.certificate
-    return bundled(replace(certificate, claim=CLAIM), built.readout)[0]
+    return bundled(prove(replace(certificate, claim=CLAIM), built.readout), built.readout)[0]
 
 
 CASES = [(BIASED, "readout"), (BIASED, "free"), (BIASED, "direction"), (BIASED, "box:1"), (PLAIN, "readout")]
@@ -230,7 +230,7 @@ def test_witnesses_and_ties_cannot_be_bundled() -> None:
     speakable = Decider(BIASED).decide(0, parse_domain("readout"))
     assert speakable.proved is not None
     with pytest.raises(UsageError, match="cannot be bundled"):
-        bundled(speakable.proved.certificate, BIASED.readout)
+        bundled(speakable.proved, BIASED.readout)
     for certificate in (
         speakable.proved.certificate,
         replace(HONEST.certificate, claim=replace(CLAIM, kind="tie-only", tie=STATE)),
@@ -252,7 +252,7 @@ STATE = TIE.claim.tie
 
 
 def test_a_tie_is_left_out_and_said_so() -> None:
-    data, notes = bundled(TIE, TWINS.readout)
+    data, notes = bundled(prove(TIE, TWINS.readout), TWINS.readout)
     claim = prove_bundle(data).certificate.claim
     assert isinstance(claim, Unspeakable)
     assert (claim.kind, claim.tie) == ("unsettled", None)
@@ -334,10 +334,11 @@ def test_conversion_between_the_stored_forms() -> None:
     assert isinstance(certificate.claim, Unspeakable)
     spoken = from_bytes(Decider(PLAIN).decide(0, parse_domain("readout")).certificate)
     assert isinstance(spoken.claim, Speakable)
-    small = from_bytes(converted(certificate, PLAIN.readout, "support"))
+    proved, said = prove(certificate, PLAIN.readout), prove(spoken, PLAIN.readout)
+    small = from_bytes(converted(proved, PLAIN.readout, "support"))
     assert isinstance(small.claim, Unspeakable)
     assert small.claim.multipliers.values is None
-    again = from_bytes(converted(small, PLAIN.readout, "full"))
+    again = from_bytes(converted(prove(small, PLAIN.readout), PLAIN.readout, "full"))
     assert isinstance(again.claim, Unspeakable)
     a, b = certificate.claim.multipliers.values, again.claim.multipliers.values
     assert a is not None
@@ -345,14 +346,14 @@ def test_conversion_between_the_stored_forms() -> None:
     assert len({Fraction(x, y) for x, y in zip(a, b, strict=True)}) == 1
     assert "converted" in again.provenance
     with pytest.raises(UsageError, match="already"):
-        converted(certificate, PLAIN.readout, "full")
+        converted(proved, PLAIN.readout, "full")
     with pytest.raises(UsageError, match="already"):
-        converted(spoken, PLAIN.readout, "full")
+        converted(said, PLAIN.readout, "full")
     with pytest.raises(UsageError, match="one form"):
-        converted(spoken, PLAIN.readout, "support")
+        converted(said, PLAIN.readout, "support")
     ball = from_bytes(Decider(BIASED).decide(4, parse_domain("readout")).certificate)
     with pytest.raises(UsageError, match="in full only"):
-        converted(ball, BIASED.readout, "support")
+        converted(prove(ball, BIASED.readout), BIASED.readout, "support")
 
 
 def readout_of(t: Tensor) -> Readout:

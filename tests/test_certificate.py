@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import pytest
+from built_models import every_form_of_claim
 from built_models import model as build_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,13 +19,8 @@ from verify.decide import Decider
 from verify.errors import MalformedError
 from verify.kernel import (
     Certificate,
-    Claim,
-    Multipliers,
-    Residual,
     Speakable,
-    State,
     Statement,
-    Unspeakable,
     from_bytes,
     parse_domain,
     strict_json,
@@ -85,16 +80,7 @@ def test_writing_what_was_read_gives_the_same_bytes(number: int) -> None:
 
 
 def test_every_form_of_claim_survives_the_file() -> None:
-    big, entry = (1 << 20000) + 1, (1 << 16000) + 1
-    claims: list[Claim] = [
-        Speakable(Fraction(1, big), None, Residual((0, -1), 7, "BF16")),
-        Speakable(
-            Fraction(big), State((-entry, 0), 1 << 14), None, Multipliers((5, 2), (1, big)), Fraction(-3, 4)
-        ),
-        Unspeakable(Fraction(0), "unsettled", Multipliers((0,), None)),
-        Unspeakable(Fraction(2, 3), "tie-only", Multipliers((9, 1), (-1, 0)), State((1,), 0)),
-    ]
-    for claim in claims:
+    for claim in every_form_of_claim():
         certificate = Certificate(STATEMENT, claim, {"tool": '\u00e9 \ud800 \U0001f600 "\\\n', "": ""})
         assert from_bytes(to_bytes(certificate)) == certificate
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standalone import AUDITOR, CORPUS, INDEX, load_standalone
+from standalone import AUDITOR, CORPUS, INDEX, load_standalone, model_files
 
 from verify.errors import MalformedError
 from verify.recheck import Auditor
@@ -35,12 +35,11 @@ def by_verify(case: dict[str, str]) -> tuple[str, str]:
 
 def told_by_standalone(path: Path, model: str) -> dict[str, Any]:
     """What `python certificates/audit.py` says of one file."""
+    weights, config = model_files(model)
     arguments = [str(path), "--json"]
-    if model != "-":
-        folder = CORPUS / "models" / model
-        arguments += ["--weights", str(folder / "model.safetensors")]
-        if (folder / "config.json").exists():
-            arguments += ["--config", str(folder / "config.json")]
+    for file in weights:
+        arguments += ["--weights", file]
+    arguments += [] if config is None else ["--config", config]
     out = io.StringIO()
     with redirect_stdout(out):
         STANDALONE.main(arguments)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from built_models import every_form_of_claim
 from built_models import model as build_model
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
@@ -23,14 +23,8 @@ from verify.errors import MalformedError
 from verify.forms import bundled
 from verify.kernel import (
     Certificate,
-    Claim,
-    Multipliers,
-    Residual,
-    Speakable,
-    State,
     Statement,
     TensorId,
-    Unspeakable,
     from_bytes,
     parse_domain,
     read,
@@ -57,9 +51,7 @@ DECIDED = [
     )
 ]  # fmt: skip
 CERTIFICATES = [to_bytes(x.certificate) for x in DECIDED if x is not None]
-BUNDLES = [
-    bundled(x.certificate, MODEL.readout)[0] for x in DECIDED if x is not None and x.verdict == "unspeakable"
-]
+BUNDLES = [bundled(x, MODEL.readout)[0] for x in DECIDED if x is not None and x.verdict == "unspeakable"]
 
 
 def valid(data: bytes | Any) -> bool:
@@ -138,17 +130,8 @@ def test_what_this_program_writes_is_valid(data: bytes) -> None:
 
 
 def test_every_form_of_claim_is_valid() -> None:
-    big, entry = (1 << 20000) + 1, (1 << 16000) + 1
-    claims: list[Claim] = [
-        Speakable(Fraction(1, big), None, Residual((0, -1), 7, "BF16")),
-        Speakable(
-            Fraction(big), State((-entry, 0), 1 << 14), None, Multipliers((5, 2), (1, big)), Fraction(-3, 4)
-        ),
-        Unspeakable(Fraction(0), "unsettled", Multipliers((0,), None)),
-        Unspeakable(Fraction(2, 3), "tie-only", Multipliers((9, 1), (-1, 0)), State((1,), 0)),
-    ]
     statement = from_bytes(CERTIFICATES[0]).statement
-    for claim in claims:
+    for claim in every_form_of_claim():
         certificate = Certificate(statement, claim, {"tool": 'é \ud800 \U0001f600 "\\\n', "": ""})
         assert valid(to_bytes(certificate))
 

@@ -390,7 +390,7 @@ def test_the_readme_beside_it_quotes_the_file() -> None:
 
 def bundle_of(decision: Decision) -> bytes:
     assert decision.proved
-    return bundled(decision.proved.certificate, decision.model.readout)[0]
+    return bundled(decision.proved, decision.model.readout)[0]
 
 
 @pytest.mark.parametrize("name", ["readout", "free of a LayerNorm", "gain and shift", "free with a bias"])

@@ -12,7 +12,6 @@ from verify import __version__
 from verify.errors import RefutedError, UsageError
 from verify.kernel import (
     Bundle,
-    Certificate,
     Speakable,
     System,
     Unspeakable,
@@ -24,17 +23,17 @@ from verify.kernel import (
 from verify.kernel.solve import in_full
 
 if TYPE_CHECKING:
-    from verify.kernel import Readout
+    from verify.kernel import Proved, Readout
     from verify.kernel.evidence import Claim
 
 
-def converted(certificate: Certificate, readout: Readout, form: str) -> bytes:
+def converted(proved: Proved, readout: Readout, form: str) -> bytes:
     """The certificate with its multipliers stored in `form`: "full", or the "support" alone.
 
     Full multipliers are checked by multiplication and take megabytes in large models; a support takes
     kilobytes and is solved again by every auditor. UsageError where the evidence has no other form.
     """
-    prove(certificate, readout)
+    certificate = proved.certificate
     s, claim = certificate.statement, certificate.claim
     system = System(readout, s.domain, s.token, s.competitors)
     changed: Claim
@@ -56,21 +55,21 @@ def converted(certificate: Certificate, readout: Readout, form: str) -> bytes:
         "converted": f"to {form} multipliers by unspeakable {__version__}",
     }
     try:
-        proved = prove(replace(certificate, claim=changed, provenance=provenance), readout)
+        again = prove(replace(certificate, claim=changed, provenance=provenance), readout)
     except RefutedError as error:
         raise UsageError(
             f"the support alone does not prove the claim ({error}): these multipliers are stored in full only"
         ) from None
-    return to_bytes(proved.certificate)
+    return to_bytes(again.certificate)
 
 
-def bundled(certificate: Certificate, readout: Readout) -> tuple[bytes, list[str]]:
+def bundled(proved: Proved, readout: Readout) -> tuple[bytes, list[str]]:
     """A bundle of the certificate and the rows it needs, and notes on what it does not carry over.
 
     UsageError for a witness, which must be compared with all rows.
     """
-    prove(certificate, readout)
-    claim, notes = certificate.claim, []
+    certificate, notes = proved.certificate, []
+    claim = certificate.claim
     if isinstance(claim, Speakable):
         raise UsageError(
             "a witness must be compared with every row, so it cannot be bundled; audit the certificate itself"

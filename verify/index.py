@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from verify.errors import UsageError
 from verify.figures import approximate
-from verify.files import certificate_files, read_certificate, write_atomically
-from verify.kernel import Speakable
+from verify.files import certificate_files, write_atomically
+from verify.kernel import Speakable, to_bytes
 from verify.recheck import Auditor
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _entry(folder: Path, path: Path, proved: Proved) -> Entry:
         words = f"SPEAKABLE {approximate(claim.margin):.3g}"
     else:
         words = f"UNSPEAKABLE, {claim.kind}" + (f" {approximate(claim.gap):.3g}" if claim.gap else "")
-    digest = hashlib.sha256(read_certificate(path)).hexdigest()
+    digest = hashlib.sha256(to_bytes(proved.certificate)).hexdigest()  # the file's own bytes: it is canonical
     return Entry(relative, digest, s.token, s.text, s.domain.name, words, proved.verdict.upper())
 
 

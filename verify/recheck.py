@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
-from verify.kernel import Certificate, Proved, bundle, prove, prove_bundle, read
+from verify.kernel import Bundle, Certificate, Proved, prove, prove_bundle, read
+from verify.kernel.bundle import readout_of
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
 
 if TYPE_CHECKING:
@@ -27,16 +28,25 @@ _MOST_MODELS = 4
 class Audit:
     """The outcome for one file: accepted iff `proved` is there. `hypotheses`: what was not derived.
 
-    model: the weights that it was compared with, None for a bundle alone. readout: what it was proved of.
+    model: the weights that it was compared with, None for a bundle alone; bundle: that bundle.
     """
 
     path: str
     proved: Proved | None = None
     model: Model | None = None
-    readout: Readout | None = None
+    bundle: Bundle | None = None
     error: VerifyError | None = None
     hypotheses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def readout(self) -> Readout | None:
+        """What it was proved of, built anew from the rows of a bundle; None where it was not accepted."""
+        if self.proved is None:
+            return None
+        if self.bundle is not None:
+            return readout_of(self.bundle)
+        return None if self.model is None else self.model.readout
 
     @property
     def outcome(self) -> str:
@@ -78,12 +88,11 @@ class Auditor:
             found = read(data)
             if isinstance(found, Certificate):
                 result.model = self._model_for(found, result)
-                result.readout = result.model.readout
-                proved = prove(found, result.readout)
+                proved = prove(found, result.model.readout)
                 derive_statement(found, result.model, result)
             else:
                 proved = prove_bundle(data)
-                result.readout = bundle.readout_of(found)
+                result.bundle = found
                 if self.model is None:
                     assume_statement(found.certificate, result)
                 else:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify.cli.evidence import model_option
+from verify.cli.progress import MANY, progress
 from verify.errors import EXIT_INTERNAL, EXIT_MALFORMED, EXIT_REFUTED, EXIT_UNAVAILABLE, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from verify.recheck import Audit
 
 # The exit code of many files is that of the worst one; worst first.
 _WORST_FIRST = (EXIT_INTERNAL, EXIT_REFUTED, EXIT_MALFORMED, EXIT_UNAVAILABLE, EXIT_USAGE, 0)
-# From here on accepted files are counted, not listed; and so many different hypotheses are printed.
-_MANY = 20
 
 
 @click.command(
@@ -32,10 +28,8 @@ _MANY = 20
     "  verify audit 30208.bundle.json             needs no weights",
 )
 @click.argument("certificates", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CERT...")
-@click.option(
-    "--model", default=None, help="Bundled name, folder or hub name, instead of the one named inside."
-)
-@click.option("-v", "--verbose", is_flag=True, help=f"A line for every file, even of more than {_MANY}.")
+@model_option
+@click.option("-v", "--verbose", is_flag=True, help=f"A line for every file, even of more than {MANY}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
 def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as_json: bool) -> int:
     """Check certificates and bundles (files, or folders of them). Uses no solver.
@@ -52,7 +46,7 @@ def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as
     files = list(certificate_files(list(certificates)))
     if not files:
         raise UsageError("no certificate found: the folders hold no .json file")
-    report = _Json() if as_json else _Lines() if verbose or len(files) <= _MANY else _Summary()
+    report = _Json() if as_json else _Lines() if verbose or len(files) <= MANY else _Summary()
     auditor, codes = Auditor(model), set()
     with progress("auditing", 0 if as_json else len(files)) as advance:
         for path in files:
@@ -62,22 +56,6 @@ def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as
             advance()
     report.end(len(files))
     return next(code for code in _WORST_FIRST if code in codes)
-
-
-@contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Any]:
-    """A bar on a terminal's stderr for long work; what is printed meanwhile goes above it."""
-    if total <= _MANY or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Redirected output stays where the user sent it.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
 
 
 class _Lines:
@@ -122,7 +100,7 @@ class _Summary(_Lines):
         for line in [f"HYPOTHESIS {x}" for x in result.hypotheses] + [
             f"note       {x}" for x in result.notes
         ]:
-            if line in self.said or len(self.said) < _MANY:
+            if line in self.said or len(self.said) < MANY:
                 self.said[line] += 1
             else:
                 self.unsaid += 1

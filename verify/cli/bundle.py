@@ -26,8 +26,8 @@ def command(certificate: Path, model: str | None, out: Path | None) -> int:
     """
     from verify.forms import bundled
 
-    found, loaded = proved_certificate(certificate, model)
-    data, notes = bundled(found, loaded.readout)
+    proved, loaded = proved_certificate(certificate, model)
+    data, notes = bundled(proved, loaded.readout)
     write_out(data, out)
     for note in notes:
         click.echo(f"note: {note}", err=True)

@@ -28,6 +28,6 @@ def command(certificate: Path, multipliers: str, model: str | None, out: Path | 
     """Rewrite a certificate's multipliers in the other stored form. It is proved before and after."""
     from verify.forms import converted
 
-    found, loaded = proved_certificate(certificate, model)
-    write_out(converted(found, loaded.readout, multipliers), out)
+    proved, loaded = proved_certificate(certificate, model)
+    write_out(converted(proved, loaded.readout, multipliers), out)
     return 0

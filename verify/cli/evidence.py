@@ -1,4 +1,4 @@
-"""GLUE. What the commands that rewrite one certificate share: finding its model, proving it, writing out."""
+"""GLUE. What the commands on saved evidence share: options, proving one certificate, writing out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from verify.kernel import Certificate
+    from collections.abc import Iterable
+
+    from verify.kernel import Proved
     from verify.models import Model
 
 model_option = click.option(
@@ -20,7 +22,7 @@ out_option = click.option(
 )
 
 
-def proved_certificate(path: Path, model: str | None) -> tuple[Certificate, Model]:
+def proved_certificate(path: Path, model: str | None) -> tuple[Proved, Model]:
     """The certificate in a file, proved, and the model it was proved of. Raises what the audit found."""
     from verify.errors import UsageError
     from verify.recheck import Auditor
@@ -31,9 +33,14 @@ def proved_certificate(path: Path, model: str | None) -> tuple[Certificate, Mode
         raise result.error
     if result.proved is None or result.model is None or result.proved.from_rows:
         raise UsageError(f"{path} is a bundle: give the certificate it was made from")
-    for line in result.hypotheses:
+    tell_hypotheses(result.hypotheses)
+    return result.proved, result.model
+
+
+def tell_hypotheses(hypotheses: Iterable[str]) -> None:
+    """On standard error, as standard output may be the file that is written."""
+    for line in hypotheses:
         click.echo(f"HYPOTHESIS {line}", err=True)
-    return result.proved.certificate, result.model
 
 
 def write_out(data: bytes, out: Path | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from verify.cli.evidence import model_option, out_option, write_out
+from verify.cli.evidence import model_option, out_option, tell_hypotheses, write_out
 
 
 @click.command(
@@ -37,6 +37,5 @@ def command(certificate: Path, to: str, model: str | None, out: Path | None) -> 
 
     exported = export(certificate, model, to=to)
     write_out(exported.data, out)
-    for line in exported.hypotheses:
-        click.echo(f"HYPOTHESIS {line}", err=True)
+    tell_hypotheses(exported.hypotheses)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from verify.cli.evidence import model_option
+from verify.cli.progress import progress
 
 
 @click.command("index", epilog="\b\nExample:\n  verify index certificates/whisper-tiny.en")
@@ -17,7 +18,6 @@ def command(folder: Path, model: str | None) -> int:
 
     A file that is not accepted ends it, and nothing is written.
     """
-    from verify.cli.audit import progress
     from verify.files import certificate_files
     from verify.index import PAGE, SUMS, write_index
 

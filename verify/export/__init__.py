@@ -36,6 +36,7 @@ def export(path: str | Path, model: str | None = None, *, to: str = "vipr") -> E
         raise UsageError(f"unknown format {to[:40]!a}: use {', '.join(FORMATS)}")
     path = Path(path)
     audit = Auditor(model).audit(path)
-    if audit.proved is None or audit.readout is None:
+    readout = audit.readout
+    if audit.proved is None or readout is None:
         raise audit.error or RefutedError(f"{path} was not accepted")
-    return Exported(vipr.to_bytes(audit.proved, audit.readout), tuple(audit.hypotheses))
+    return Exported(vipr.to_bytes(audit.proved, readout), tuple(audit.hypotheses))
