@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -18,6 +18,8 @@ from verify.propose.problem import FloatReadout, Problem
 from verify.search import Search
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from verify.models import Model
 
 __all__ = ["Attempt", "Decider", "Decision", "competitor_count"]
@@ -52,7 +54,6 @@ class Decider:
         self.count = competitor_count(model, competitors)
         self.proposers = make_proposer(proposer, solver)
         self._views: dict[str, FloatReadout] = {}
-        # One BLAS thread: the matrices are small, and threads that wait for each other cost more.
         self._threads = ThreadpoolController()
         for tensor in model.readout.tensors.values():
             tensor.require_finite()
@@ -68,7 +69,7 @@ class Decider:
         if all(j == token for j in range(min(self.count, 2))):
             raise UsageError("there are no competitors: with one row there is nothing to decide")
         run = Search(self, system)
-        with self._threads.limit(limits=1, user_api="blas"):
+        with self.one_thread():
             for other in known or ():
                 if inherit(run, other):
                     break
@@ -78,6 +79,10 @@ class Decider:
             self._describe(decision, system)
         decision.seconds = time.perf_counter() - start
         return decision
+
+    def one_thread(self) -> AbstractContextManager[Any]:
+        """One BLAS thread: the matrices are small, and threads that wait for each other cost more."""
+        return self._threads.limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
     def _describe(self, decision: Decision, system: System) -> None:
         """Nearest rivals at the witness, and on cones its angle to the nearest face (floats, for people)."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from verify.kernel import Statement
 
 
+# Headers of a finished ledger and of a scan in progress.
+LEDGER_FILES = ("ledger.json", "journal.json")
+
+
 def certificate_path(folder: Path, statement: Statement) -> Path:
     """`folder`/model/domain/token.json, with only harmless characters in the names.
 
@@ -72,8 +76,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def read_certificate(path: Path) -> bytes:
-    """The bytes of a certificate file. ModelUnavailableError if unreadable, OversizedError if too big.
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file. ModelUnavailableError if unreadable, OversizedError if too big.
 
     Only regular files are opened, so that a pipe or a device cannot keep a checker waiting.
     """
@@ -89,11 +93,20 @@ def read_certificate(path: Path) -> bytes:
     return data
 
 
+def read_certificate(path: Path) -> bytes:
+    """The bytes of a certificate file; errors as `read_regular`."""
+    return read_regular(path)
+
+
 def certificate_files(paths: list[Path]) -> Iterator[Path]:
-    """The files named; of a folder, every .json below it in sorted order."""
+    """The files named; of a folder, every .json below it in sorted order, those of ledgers left out."""
     for path in paths:
         try:
-            found = sorted(p for p in path.rglob("*.json") if p.is_file()) if path.is_dir() else [path]
+            found = sorted(filter(_is_certificate, path.rglob("*.json"))) if path.is_dir() else [path]
         except OSError:
             found = [path]  # reading it will say what is wrong
         yield from found
+
+
+def _is_certificate(path: Path) -> bool:
+    return path.is_file() and path.name not in LEDGER_FILES

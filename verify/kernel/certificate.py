@@ -44,34 +44,10 @@ def from_bytes(data: bytes) -> Certificate:
 
 def to_object(certificate: Certificate) -> dict[str, Any]:
     """A certificate as plain JSON values."""
-    s = certificate.statement
     return {
         "format": FORMAT,
         "version": strict_json.VERSION,
-        "statement": {
-            "model": s.model,
-            "revision": s.revision,
-            "tensors": {
-                role: {
-                    "name": t.name,
-                    "dtype": t.dtype,
-                    "shape": list(t.shape),
-                    "sha256": t.sha256,
-                    "merkle": t.merkle,
-                }
-                for role, t in s.tensors.items()
-            },
-            "norm": s.norm,
-            "gain_offset": s.gain_offset,
-            "epsilon": decimal_text(s.epsilon),
-            "epsilon_source": s.epsilon_source,
-            "files": dict(s.files),
-            "token": s.token,
-            "text": s.text,
-            "domain": s.domain.name,
-            "competitors": s.competitors,
-            "competitor_rule": s.competitor_rule,
-        },
+        "statement": statement_data(certificate.statement),
         "claim": _claim_data(certificate.claim),
         "provenance": dict(certificate.provenance),
     }
@@ -84,13 +60,40 @@ def from_object(root: object, data: bytes | None = None) -> Certificate:
     """
     top = strict_json.file_fields(root, FORMAT, "statement", "claim", "provenance")
     certificate = Certificate(
-        _statement(top["statement"]),
+        statement_from(top["statement"]),
         _claim(top["claim"]),
         MappingProxyType(texts(top["provenance"], "provenance")),
     )
     if data is not None:
         strict_json.require_canonical(to_bytes(certificate), data)
     return certificate
+
+
+def statement_data(s: Statement, *, per_token: bool = True) -> dict[str, Any]:
+    """A statement as plain JSON values; of a ledger, without the token and its text."""
+    return {
+        "model": s.model,
+        "revision": s.revision,
+        "tensors": {
+            role: {
+                "name": t.name,
+                "dtype": t.dtype,
+                "shape": list(t.shape),
+                "sha256": t.sha256,
+                "merkle": t.merkle,
+            }
+            for role, t in s.tensors.items()
+        },
+        "norm": s.norm,
+        "gain_offset": s.gain_offset,
+        "epsilon": decimal_text(s.epsilon),
+        "epsilon_source": s.epsilon_source,
+        "files": dict(s.files),
+        **({"token": s.token, "text": s.text} if per_token else {}),
+        "domain": s.domain.name,
+        "competitors": s.competitors,
+        "competitor_rule": s.competitor_rule,
+    }
 
 
 def _claim_data(claim: Claim) -> dict[str, Any]:
@@ -128,8 +131,10 @@ def _fraction_text(x: Fraction) -> str:
     return f"{x.numerator:x}/{x.denominator:x}"
 
 
-def _statement(value: object) -> Statement:
-    f = fields(value, "statement", *Statement.__dataclass_fields__)
+def statement_from(value: object, *, per_token: bool = True) -> Statement:
+    """The statement that plain JSON values describe; that of a ledger has token 0 and no text."""
+    names = [x for x in Statement.__dataclass_fields__ if per_token or x not in ("token", "text")]
+    f = {"token": 0, "text": None, **fields(value, "statement", *names)}
     tensors = f["tensors"]
     if not isinstance(tensors, dict):
         raise FieldValueError("tensors is not an object")

@@ -18,9 +18,10 @@ from verify.kernel.filter import possible_maximisers
 from verify.kernel.tensor import representable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from verify.kernel.evidence import Multipliers, Residual, State
+    from verify.kernel.filter import BatchFilter
     from verify.kernel.system import Difference, System
 
 # A prime below 2**63: a set of rows that is independent modulo a prime is independent over Q.
@@ -42,6 +43,46 @@ def state_margin(system: System, state: State) -> tuple[Fraction, list[int]]:
     z, scale, unit = _member(system, state)
     g, s, low = system.final_state(z, scale, unit)
     return _margin_at(system, g, s, low, scale)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a token stands at a state. sign: of its margin; margin and nearest: exact, where asked for."""
+
+    sign: int
+    margin: Fraction
+    nearest: list[int]
+
+
+class Margins:
+    """`state_margin` of many tokens at once: Theorem 4, with the filter of Theorem 15."""
+
+    def __init__(self, system: System, batch: BatchFilter) -> None:
+        """`batch` is of the system's matrix, its bias where biases count, and its competitors."""
+        self.system, self.batch = system, batch
+
+    def at(self, tokens: Sequence[int], states: Sequence[State], exact: Sequence[bool]) -> list[Standing]:
+        """Each token at its state. Where `exact` is false and floats settle the sign, only that is found.
+
+        Raises RefutedError, naming the token, if a state lies outside the domain.
+        """
+        at = []
+        for t, state in zip(tokens, states, strict=True):
+            try:
+                z, scale, unit = _member(self.system, state)
+            except RefutedError as error:
+                raise RefutedError(f"token {t}: {error}") from None
+            at.append((*self.system.final_state(z, scale, unit), scale))
+        found = self.batch.compare(tokens, [x[0] for x in at], [x[1] for x in at])
+        out = []
+        for t, (g, s, low, scale), comparison, wanted in zip(tokens, at, found, exact, strict=True):
+            margin, nearest = Fraction(0), comparison.rivals
+            sign = comparison.sign
+            if wanted or not sign:
+                margin, nearest = _margin_over(self.system.of(t), comparison.rivals, g, s, low, scale)
+                sign = (margin > 0) - (margin < 0)
+            out.append(Standing(sign, margin, nearest))
+        return out
 
 
 def _member(system: System, state: State) -> tuple[list[int], int, int]:
@@ -71,7 +112,14 @@ def _margin_at(system: System, g: list[int], s: int, unit: int, scale: int) -> t
     rivals = possible_maximisers(readout.unembedding, bias, g, s, unit, system.count, token)
     if not rivals:
         raise RefutedError("there are no competitors: nothing to be more likely than")
-    (own,), low = system.logits([token], g, s, unit)
+    return _margin_over(system, rivals, g, s, unit, scale)
+
+
+def _margin_over(
+    system: System, rivals: list[int], g: list[int], s: int, unit: int, scale: int
+) -> tuple[Fraction, list[int]]:
+    """The margin over `rivals`, which hold every maximiser among the competitors; exact."""
+    (own,), low = system.logits([system.token], g, s, unit)
     values = [value for some in _blocks(rivals) for value in system.logits(some, g, s, unit)[0]]
     top = max(values)
     nearest = [j for j, value in zip(rivals, values, strict=True) if value == top]

@@ -6,6 +6,7 @@ Theorem 3 (folding) of docs/soundness.md.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,12 @@ class System:
         if self._bias is not None:
             self.unit = min(self.unit, unit_exponent(self._bias.dtype))
 
+    def of(self, token: int) -> System:
+        """The same for another token, which must be a row."""
+        other = copy.copy(self)
+        other.token = token
+        return other
+
     @property
     def dimension(self) -> int:
         """Dimension of the linear span of the states."""
@@ -107,6 +114,20 @@ class System:
         if self._bias is None:
             return [0] * len(rows)
         return [entry[0] for entry in self._bias.integers(rows)]
+
+    def own_direction(self, row: list[int], sums: list[int]) -> list[int]:
+        """A row minus the mean row, times V: gain * (V w_t - sum_j w_j), without the gain in `free`.
+
+        `sums` are those of all rows.
+        """
+        V = self.readout.vocabulary
+        p = [(V * x - y) * g for x, y, g in zip(row, sums, self._gain, strict=True)]
+        return self.project(p) if self.region == "box" else p
+
+    @property
+    def direction_unit(self) -> int:
+        """An own direction is in units of 2**(this), times V."""
+        return unit_exponent(self.readout.unembedding.dtype) + self._gain_unit
 
     def project(self, u: list[int]) -> list[int]:
         """d * P u after a LayerNorm, u itself otherwise (an exact multiple of Pu either way)."""

@@ -114,6 +114,22 @@ class Tensor:
         """A one-dimensional tensor as integers in units of 2**unit_exponent(dtype)."""
         return _decode(self.raw.reshape(1, -1), self.dtype, self.name)[0]
 
+    def column_sums(self) -> list[int]:
+        """The sum of all rows, exact, in units of 2**unit_exponent(dtype); of finite values."""
+        sums = [0] * int(np.prod(self.shape[1:]))
+        step = max(1, (1 << 20) // len(sums))
+        for start in range(0, self.shape[0], step):
+            mantissa, shift = _parts(
+                self.raw[start : start + step].reshape(-1, len(sums)), self.dtype, self.name
+            )
+            # By shift and in two halves, so that no sum of fewer than 2**31 rows leaves 64 bits.
+            for common in np.unique(shift).tolist():
+                chosen = np.where(shift == common, mantissa, 0)
+                high, low = chosen >> 32, chosen & 0xFFFFFFFF
+                pairs = zip(high.sum(axis=0).tolist(), low.sum(axis=0).tolist(), strict=True)
+                sums = [x + (((a << 32) + b) << common) for x, (a, b) in zip(sums, pairs, strict=True)]
+        return sums
+
     def require_finite(self) -> None:
         """Raise ModelUnavailableError, naming the first bad entry, if any value is NaN or infinite."""
         _, exponent_bits, mantissa_bits = _FORMATS[self.dtype]
@@ -132,6 +148,17 @@ class Tensor:
 
 def _decode(bits: NDArray[np.unsignedinteger], dtype: str, name: str) -> list[list[int]]:
     """Bit patterns, shape (n, d), to Python integers in units of 2**unit_exponent(dtype)."""
+    mantissa, shift = _parts(bits, dtype, name)
+    return [
+        [m << s for m, s in zip(ms, ss, strict=True)]
+        for ms, ss in zip(mantissa.tolist(), shift.tolist(), strict=True)
+    ]
+
+
+def _parts(
+    bits: NDArray[np.unsignedinteger], dtype: str, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(m, s) of bit patterns, shape (n, d): each value is m * 2**s in units of 2**unit_exponent(dtype)."""
     size, exponent_bits, mantissa_bits = _FORMATS[dtype]
     top = (1 << exponent_bits) - 1
     wide = np.ascontiguousarray(bits).astype(np.uint64)
@@ -141,11 +168,7 @@ def _decode(bits: NDArray[np.unsignedinteger], dtype: str, name: str) -> list[li
     mantissa = (wide & np.uint64((1 << mantissa_bits) - 1)).astype(np.int64)
     mantissa += np.where(exponent > 0, np.int64(1 << mantissa_bits), np.int64(0))
     mantissa = np.where((wide >> np.uint64(8 * size - 1)) > 0, -mantissa, mantissa)
-    shift = np.maximum(exponent - 1, 0)
-    return [
-        [m << s for m, s in zip(ms, ss, strict=True)]
-        for ms, ss in zip(mantissa.tolist(), shift.tolist(), strict=True)
-    ]
+    return mantissa, np.maximum(exponent - 1, 0)
 
 
 def representable(p: int, k: int, dtype: str) -> bool:

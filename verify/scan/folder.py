@@ -1,0 +1,144 @@
+"""GLUE. A ledger on disk: its header, files of rows, and the journal of a scan that is not finished."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from verify.errors import MalformedError, OutputError, RefutedError, UsageError, VerifyError
+from verify.files import LEDGER_FILES, read_regular, write_atomically
+from verify.kernel import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from verify.kernel.ledger import Header, Row
+
+JOURNAL = "journal.tsv"
+HEADER, QUESTION = LEDGER_FILES
+
+
+class LedgerFolder:
+    """The folder of one ledger."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def below(cls, out: Path, model: str, domain: str) -> LedgerFolder:
+        """`out`/model/domain.ledger, with only harmless characters in the names."""
+        names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain)]
+        return cls(out / names[0] / f"{names[1]}.ledger")
+
+    @property
+    def complete(self) -> bool:
+        """Whether a finished ledger lies here."""
+        return (self.path / HEADER).exists()
+
+    def header(self) -> Header:
+        """The header. Raises MalformedError, ModelUnavailableError if it cannot be read."""
+        return ledger.header_from_bytes(read_regular(self.path / HEADER))
+
+    def blocks(self, header: Header) -> Iterator[list[Row]]:
+        """The rows, a file at a time. RefutedError where a file is not the one the header names."""
+        for name, digest in header.files:
+            data = read_regular(self.path / name)
+            if ledger.digest(data) != digest:
+                raise RefutedError(f"{name} is not the file that {HEADER} names (SHA-256 differs)")
+            try:
+                yield ledger.rows_from_bytes(data)
+            except MalformedError as error:
+                raise type(error)(f"{name}: {error}") from None
+
+    def rows(self) -> Iterator[Row]:
+        """All rows of a finished ledger, unchecked."""
+        for block in self.blocks(self.header()):
+            yield from block
+
+    def resume(self, header: Header) -> dict[int, Row]:
+        """Rows that an interrupted scan of the same question left. UsageError if the question is another.
+
+        A last line that was torn, and lines that cannot be read, are done again.
+        """
+        if self.complete:
+            self._require_same(self.header(), header, HEADER)
+            return {row.token: row for row in self.rows()}
+        found = self.path / QUESTION
+        if not found.exists():
+            write_atomically(found, ledger.header_bytes(header))
+            return {}
+        self._require_same(ledger.header_from_bytes(read_regular(found)), header, QUESTION)
+        rows: dict[int, Row] = {}
+        if (self.path / JOURNAL).exists():
+            data = read_regular(self.path / JOURNAL)
+            kept = data[: data.rfind(b"\n") + 1]
+            for written in kept.decode("ascii", errors="replace").split("\n")[:-1]:
+                try:
+                    row = ledger.row_from_line(written)
+                except VerifyError:
+                    continue
+                if row.token in ledger.row_range(header):
+                    rows[row.token] = row
+            if len(kept) != len(data):
+                write_atomically(self.path / JOURNAL, kept)
+        return rows
+
+    def _require_same(self, found: Header, header: Header, name: str) -> None:
+        if not ledger.same_subject(found, header):
+            raise UsageError(
+                f"{self.path / name} belongs to a scan of other weights, domain, competitors or tokens; "
+                "choose another folder with --out, or remove this one"
+            )
+
+    def journal(self) -> Journal:
+        """Where a running scan writes rows as they are found."""
+        return Journal(self.path / JOURNAL)
+
+    def finish(self, header: Header, rows: dict[int, Row]) -> Header:
+        """Write the files of rows and the header, then remove the journal."""
+        tokens, files = ledger.row_range(header), []
+        for number, start in enumerate(range(0, len(tokens), ledger.BLOCK)):
+            data = ledger.rows_bytes(rows[t] for t in tokens[start : start + ledger.BLOCK])
+            name = f"rows-{number:05d}.tsv"
+            write_atomically(self.path / name, data)
+            files.append((name, ledger.digest(data)))
+        whole = ledger.Header(header.statement, header.first, header.last, header.grid, tuple(files))
+        write_atomically(self.path / HEADER, ledger.header_bytes(whole))
+        for name in (JOURNAL, QUESTION):
+            (self.path / name).unlink(missing_ok=True)
+        return whole
+
+
+class Journal:
+    """Rows appended one by one, on disk before the next is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("ab")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+        self._path = path
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows. Raises OutputError, on a full disk for example."""
+        try:
+            self._file.write(ledger.rows_bytes(rows))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+
+def find_ledgers(path: Path) -> list[LedgerFolder]:
+    """The finished ledgers at or below a folder, in order."""
+    if (path / HEADER).is_file():
+        return [LedgerFolder(path)]
+    return [LedgerFolder(p.parent) for p in sorted(path.rglob(HEADER))] if path.is_dir() else []

@@ -1,0 +1,54 @@
+"""GLUE around a matrix product on another device. Theorem 15 asks of it what it asks of numpy's.
+
+A sum of products in some order, at the full precision of float32 or float64: reduced precision
+(TF32, bfloat16 splitting) is switched off, and refused where it cannot be.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from verify.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from verify.kernel.filter import Multiply
+
+_EMULATION = ("CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION")
+
+
+def multiplier(device: str) -> Multiply | None:
+    """The product of a device, None for numpy's own. Raises ModelUnavailableError if there is none."""
+    if device == "cpu":
+        return None
+    try:
+        import torch
+    except ImportError:
+        raise ModelUnavailableError(
+            f"--device {device} needs torch: pip install 'unspeakable[torch]'"
+        ) from None
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelUnavailableError(f"--device {device}: torch sees no GPU here; leave the option out")
+    if any(os.environ.get(name, "0") != "0" for name in _EMULATION):
+        raise ModelUnavailableError(f"unset {' and '.join(_EMULATION)}: emulated products have other errors")
+    return TorchProduct(torch, device)
+
+
+class TorchProduct:
+    """Products by torch on one device; the matrix is sent there once."""
+
+    def __init__(self, torch: Any, device: str) -> None:
+        self.torch, self.device = torch, "cpu" if device == "torch" else device
+        self._there: tuple[Any, Any] | None = None
+
+    def __call__(self, a: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+        """(n, m) times the transpose of (V, m), as a numpy array (n, V)."""
+        torch = self.torch
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        if self._there is None or self._there[0] is not rows:
+            self._there = (rows, torch.from_numpy(rows).to(self.device))
+        product: NDArray[Any] = (torch.from_numpy(a).to(self.device) @ self._there[1].T).cpu().numpy()
+        return product

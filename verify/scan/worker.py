@@ -1,0 +1,187 @@
+"""GLUE. What one process of a scan does: own directions of many tokens at once, a search for the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from math import isqrt
+from typing import TYPE_CHECKING
+
+from verify.decide import Decider
+from verify.errors import RefutedError
+from verify.kernel import Multipliers, Speakable, System, Unspeakable, parse_domain
+from verify.kernel.ledger import Row
+from verify.kernel.proved_ledger import OwnStates, Views, heaviest
+from verify.kernel.solve import in_full
+from verify.models import load_model
+from verify.scan.product import multiplier
+from verify.search import Search
+
+if TYPE_CHECKING:
+    from verify.kernel.check import Standing
+    from verify.models import Model, ReadoutOverrides
+
+# Multipliers of more bits in all are stored as the bare support, where that determines them.
+_LONG = 1 << 16
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is scanned; small, so that it can be sent to any process."""
+
+    model: str
+    overrides: ReadoutOverrides | None
+    domain: str
+    competitors: str
+    grid: int
+    proposer: str = "default"
+    device: str = "cpu"
+
+
+class Worker:
+    """Settles tokens of one question; keeps the float copies of the matrix."""
+
+    def __init__(self, question: Question, model: Model | None = None) -> None:
+        self.question = question
+        self.model = model or load_model(question.model, overrides=question.overrides)
+        self.decider = Decider(self.model, question.competitors, question.proposer)
+        self.domain = parse_domain(question.domain)
+        multiply = multiplier(question.device)
+        self.views = Views(self.model.readout, self.domain, self.decider.count, question.grid, multiply)
+
+    def own(self, tokens: list[int]) -> tuple[list[Row], list[Row]]:
+        """(rows that their own direction or an equal row settles, undecided rows of the others)."""
+        matrix = dict(zip(tokens, self.model.readout.unembedding.integers(tokens), strict=True))
+        here, model = self.views.own["here"], self.views.own["model"]
+        rows = [
+            Row(t, "undecided", False, False, scale(here, matrix[t]), scale(model, matrix[t])) for t in tokens
+        ]
+        everything, nothing = [True] * len(rows), [False] * len(rows)
+        found = self.views.standings("here", rows, matrix, everything)
+        by_model = found if self.question.domain == "readout" else None
+        by_model = by_model or self.views.standings("model", rows, matrix, nothing)
+        by_post = found if self.question.domain == "direction" else None
+        by_post = by_post or self.views.standings("post", rows, matrix, nothing)
+        settled: list[Row] = []
+        rest: list[Row] = []
+        for row, a, b, c in zip(rows, found, by_model, by_post, strict=True):
+            flagged = replace(row, hard_model=b.sign <= 0, hard_post=c.sign <= 0)
+            done = self._settle(flagged, a, matrix[row.token])
+            (settled if done.cls != "undecided" else rest).append(done)
+        return settled, rest
+
+    def _settle(self, row: Row, own: Standing, matrix_row: list[int]) -> Row:
+        if own.sign > 0:
+            state = self.views.own["here"].state(self.views.own["here"].direction(matrix_row), row.scale)
+            realism = self.views.realism(state)
+            return replace(row, cls="own", own=True, amount=own.margin, rival=own.nearest[0], realism=realism)
+        if own.sign == 0 and row.scale:
+            # A tie at the top; with an equal row it is for ever.
+            system = self.views.system.of(row.token)
+            for x in system.differences(own.nearest):
+                if not x.e and not any(system.project(x.D)):
+                    return replace(
+                        row,
+                        cls="tied",
+                        kind="tie-only",
+                        own=True,
+                        amount=own.margin,
+                        rival=x.row,
+                        multipliers=Multipliers((x.row,), (1,)),
+                    )
+        return row
+
+    def search(self, row: Row) -> Row:
+        """Search for evidence on a token that its own direction does not settle; checked by the kernel."""
+        system = System(self.model.readout, self.domain, row.token, self.decider.count)
+        run = Search(self.decider, system)
+        with self.decider.one_thread():
+            run.run()
+        for found in self._rows_of(row, run):
+            try:
+                self.views.check([found])
+            except RefutedError:
+                continue
+            return found
+        return row
+
+    def _rows_of(self, row: Row, run: Search) -> list[Row]:
+        claim = run.unspeakable or run.speakable
+        if isinstance(claim, Speakable) and claim.state is not None:
+            margins = self.views.margins["here"].at([row.token], [claim.state], [True])[0]
+            plain = replace(
+                row,
+                cls="hard",
+                witness=claim.state,
+                amount=margins.margin,
+                rival=margins.nearest[0],
+                realism=self.views.realism(claim.state),
+            )
+            return [replace(plain, ceiling=claim.ceiling, at_most=claim.at_most), plain]
+        if isinstance(claim, Unspeakable):
+            rival = run.equal[0] if run.equal else heaviest(in_full(run.system, claim.multipliers))
+            full = replace(
+                row,
+                cls="tied" if run.equal else "unspeakable",
+                kind=claim.kind,
+                amount=claim.gap,
+                rival=rival,
+                witness=claim.tie,
+                multipliers=claim.multipliers,
+            )
+            bits = sum(x.bit_length() for x in claim.multipliers.values or ())
+            if bits <= _LONG:
+                return [full]
+            return [replace(full, multipliers=replace(claim.multipliers, values=None)), full]
+        return []
+
+
+def scale(own: OwnStates, matrix_row: list[int]) -> int:
+    """The m of the rule (Theorem 16); the kernel checks that it is."""
+    direction = own.direction(matrix_row)
+    if own.is_scale(direction, 0):
+        return 0
+    if own.system.region == "box":
+        bound = own.system.domain.bound
+        return (bound.numerator << own.grid) * 1023 // (max(map(abs, direction)) * bound.denominator * 1024)
+    square = sum(x * x for x in own.system.project(direction))
+    return isqrt((own.system.readout.d << (2 * own.grid)) * 1023 // (1024 * square))
+
+
+_workers: dict[Question, Worker] = {}
+
+
+def worker(question: Question) -> Worker:
+    """This process's worker for a question, made once."""
+    if question not in _workers:
+        _workers.clear()
+        _workers[question] = Worker(question)
+    return _workers[question]
+
+
+def own_task(question: Question, tokens: list[int]) -> tuple[list[Row], list[Row]]:
+    """`Worker.own` in whatever process this runs."""
+    return worker(question).own(tokens)
+
+
+def search_task(question: Question, row: Row) -> Row:
+    """`Worker.search` in whatever process this runs."""
+    return worker(question).search(row)
+
+
+def prepare_process(parent: int) -> None:
+    """In a worker process: one BLAS thread, no reaction to Ctrl-C, an end when the scan's process ends."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
