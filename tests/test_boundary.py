@@ -184,9 +184,9 @@ def test_proved_keeps_its_attributes() -> None:
 
 
 def test_only_the_kernel_names_the_key_of_proved() -> None:
-    """No file but proved.py reaches for what makes a Proved."""
+    """No file but proved.py and proved_ledger.py reaches for what makes a Proved."""
     package = KERNEL.parent
-    users = [p for p in package.rglob("*.py") if "_KEY" in p.read_text() and p.name != "proved.py"]
+    users = [p for p in package.rglob("*.py") if "_KEY" in p.read_text() and p.name not in ("proved.py", "proved_ledger.py")]
     assert users == []
 
 

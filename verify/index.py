@@ -16,6 +16,7 @@ from verify.figures import approximate
 from verify.files import certificate_files, write_atomically
 from verify.kernel import Speakable, to_bytes
 from verify.recheck import Auditor
+from verify.scan.summary import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,7 @@ def _page(s: Statement, entries: list[Entry], assumed: list[str]) -> str:
     tokens = sorted({e.token for e in entries})
     counts = Counter((e.domain, e.verdict) for e in entries)
     lines = [
-        f"# Certificates: {_cell(s.model)}",
+        f"# Certificates: {escape(s.model)}",
         "",
         "Written by `verify index`. Every file below was proved from the weights before it was listed; check",
         "them yourself with `verify audit` or with the standalone auditor, and their bytes with",
@@ -107,14 +108,14 @@ def _page(s: Statement, entries: list[Entry], assumed: list[str]) -> str:
         "| tensor | dtype | shape | SHA-256 | Merkle root |",
         "|---|---|---|---|---|",
         *(
-            f"| {role}: {_cell(t.name)} | {t.dtype} | {list(t.shape)} | `{t.sha256}` | `{t.merkle}` |"
+            f"| {role}: {escape(t.name)} | {t.dtype} | {list(t.shape)} | `{t.sha256}` | `{t.merkle}` |"
             for role, t in s.tensors.items()
         ),
         "",
         f"{len(entries)} certificates of {len(tokens)} tokens, against the rows 0 to {s.competitors - 1}.",
         "Numbers are logits: the margin of a witness, or the gap that is proved at every state (0 where none",
         "is shown).",
-        *(f"\n**Hypothesis** (no file at hand confirms it): {_cell(x)}" for x in assumed),
+        *(f"\n**Hypothesis** (no file at hand confirms it): {escape(x)}" for x in assumed),
         "",
         "| domain | speakable | unspeakable |",
         "|---|---|---|",
@@ -129,13 +130,7 @@ def _page(s: Statement, entries: list[Entry], assumed: list[str]) -> str:
         texts[e.token] = e.text
         cells.setdefault((e.token, e.domain), []).append(f"[{e.words}]({quote(e.path)})")
     for token in tokens:
-        text = "" if texts[token] is None else _cell(repr(texts[token]))
+        text = "" if texts[token] is None else escape(repr(texts[token]))
         row = [" ".join(cells.get((token, d), [])) for d in domains]
         lines.append(f"| {token} | {text} | " + " | ".join(row) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Text of a file, fit for a cell of a Markdown table."""
-    safe = text if text.isprintable() else ascii(text)
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#&~" else c for c in safe)

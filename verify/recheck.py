@@ -6,7 +6,7 @@ lists as hypotheses what cannot be derived. Wrong here = a hypothesis passed ove
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from verify.kernel import Readout, Statement
+    from verify.kernel.proved_ledger import ProvedLedger
     from verify.models import Model, ReadoutOverrides
+    from verify.scan.check import Tell
+    from verify.scan.folder import LedgerFolder
 
 # A folder of hostile files may name any number of models; no more than these are kept.
 _MOST_MODELS = 4
@@ -26,13 +29,14 @@ _MOST_MODELS = 4
 
 @dataclass
 class Audit:
-    """The outcome for one file: accepted iff `proved` is there. `hypotheses`: what was not derived.
+    """The outcome for one file: accepted iff `proved` or `ledger` is there. `hypotheses`: what was not derived.
 
     model: the weights that it was compared with, None for a bundle alone; bundle: that bundle.
     """
 
     path: str
     proved: Proved | None = None
+    ledger: ProvedLedger | None = None
     model: Model | None = None
     bundle: Bundle | None = None
     error: VerifyError | None = None
@@ -49,9 +53,14 @@ class Audit:
         return None if self.model is None else self.model.readout
 
     @property
+    def accepted(self) -> bool:
+        """Whether everything in the file, or the ledger, was proved."""
+        return self.proved is not None or self.ledger is not None
+
+    @property
     def outcome(self) -> str:
         """accepted, refuted, malformed or unavailable."""
-        if self.proved is not None:
+        if self.accepted:
             return "accepted"
         names = {1: "refuted", 4: "malformed"}
         return names.get(self.exit_code, "unavailable")
@@ -59,7 +68,7 @@ class Audit:
     @property
     def exit_code(self) -> int:
         """0 when accepted, else the error's code."""
-        return 0 if self.proved is not None else self.error.exit_code if self.error else 70
+        return 0 if self.accepted else self.error.exit_code if self.error else 70
 
 
 class Auditor:
@@ -87,9 +96,9 @@ class Auditor:
         try:
             found = read(data)
             if isinstance(found, Certificate):
-                result.model = self._model_for(found, result)
+                result.model = self._model_for(found.statement, result)
                 proved = prove(found, result.model.readout)
-                derive_statement(found, result.model, result)
+                derive_statement(found.statement, result.model, result)
             else:
                 proved = prove_bundle(data)
                 result.bundle = found
@@ -104,21 +113,38 @@ class Auditor:
 
     def _bind_bundle(self, certificate: Certificate, result: Audit) -> None:
         """With weights at hand a bundle's roots, and what stands in no tensor, are compared with theirs."""
-        model = result.model = self._model_for(certificate, result)
+        model = result.model = self._model_for(certificate.statement, result)
         require_same_tensors(certificate.statement, model.readout)
         require_same_readout(certificate.statement, model.readout)
-        derive_statement(certificate, model, result)
+        derive_statement(certificate.statement, model, result)
 
-    def _model_for(self, certificate: Certificate, result: Audit) -> Model:
+    def audit_ledger(self, folder: LedgerFolder, tell: Tell | None = None, device: str = "cpu") -> Audit:
+        """Check every row of a ledger against the weights of its model. Errors as `audit`."""
+        from verify.scan.check import check_ledger
+
+        result = Audit(str(folder.path))
+        try:
+            statement = folder.header().statement
+            model = result.model = self._model_for(statement, result)
+            result.ledger = check_ledger(folder, model, device, tell)
+            derive_statement(replace(statement, text=model.tokens.text(0)), model, result)
+        except VerifyError as error:
+            result.ledger, result.error = None, error
+        return result
+
+    def ledger_model(self, folder: LedgerFolder) -> Model:
+        """The model that a ledger names, or the one given instead."""
+        return self._model_for(folder.header().statement, Audit(str(folder.path)))
+
+    def _model_for(self, statement: Statement, result: Audit) -> Model:
         """The model at hand. A description by hand counts only where no configuration says what is right."""
-        statement = certificate.statement
         name = self.model if self.model is not None else self._named(statement)
         found = self._loaded_once(name, name, None)
         by_hand = statement.epsilon_source.startswith("by hand") or (
             statement.norm == "none" and not statement.epsilon_source
         )
         if by_hand and isinstance(found, ModelUnavailableError):
-            found = self._loaded_once(f"{name}\n{hand_key(certificate)}", name, overrides_of(certificate))
+            found = self._loaded_once(f"{name}\n{hand_key(statement)}", name, overrides_of(statement))
             result.hypotheses.append(
                 "the readout was described by hand: which tensors make the logits, the norm kind "
                 f"({statement.norm}), epsilon ({decimal_text(statement.epsilon)}) and the gain offset "
@@ -160,11 +186,10 @@ class Auditor:
             return ModelUnavailableError(f"{error}{hint}")
 
 
-def overrides_of(certificate: Certificate) -> ReadoutOverrides:
-    """The readout that a certificate describes, for a model that was described by hand."""
+def overrides_of(s: Statement) -> ReadoutOverrides:
+    """The readout that a statement describes, for a model that was described by hand."""
     from verify.models import ReadoutOverrides
 
-    s = certificate.statement
     names = {role: t.name for role, t in s.tensors.items()}
     return ReadoutOverrides(
         unembedding=names["unembedding"],
@@ -177,15 +202,14 @@ def overrides_of(certificate: Certificate) -> ReadoutOverrides:
     )
 
 
-def hand_key(certificate: Certificate) -> str:
+def hand_key(s: Statement) -> str:
     """What distinguishes two hand-made descriptions of the same files."""
-    s = certificate.statement
     return repr((sorted((r, t.name) for r, t in s.tensors.items()), s.norm, s.epsilon, s.gain_offset))
 
 
-def derive_statement(certificate: Certificate, model: Model, result: Audit) -> None:
+def derive_statement(statement: Statement, model: Model, result: Audit) -> None:
     """Derive token text and competitor rule anew; RefutedError where they contradict the statement."""
-    statement, tokens = certificate.statement, model.tokens
+    tokens = model.tokens
     size = tokens.size
     if size is None:
         result.hypotheses.append(f"the token's text, {statement.text!r}: no tokenizer file is at hand")

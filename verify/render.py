@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from verify.errors import MalformedError
 from verify.figures import approximate, decision_json, plain, statement_text
 from verify.kernel import Speakable
+from verify.kernel.ledger import CLASSES
 from verify.kernel.statement import decimal_text
 
 if TYPE_CHECKING:
     from verify.decide import Decision
     from verify.kernel import Certificate
+    from verify.kernel.proved_ledger import ProvedLedger
     from verify.models import Model
     from verify.recheck import Audit
 
@@ -124,11 +126,23 @@ def _more(decision: Decision, shown: int) -> str:
 
 def audit_line(result: Audit) -> str:
     """One line a file."""
+    if result.ledger is not None:
+        return f"ACCEPTED {plain(result.path)}: {ledger_text(result.ledger)}"
     if result.proved is None:
         rule = f"[{result.error.rule}] " if isinstance(result.error, MalformedError) else ""
         return f"{result.outcome.upper()} {plain(result.path)}: {rule}{result.error}"
     c = result.proved.certificate
     return f"ACCEPTED {plain(result.path)}: {claim_text(c)} - {statement_text(c.statement)}"
+
+
+def ledger_text(ledger: ProvedLedger) -> str:
+    """What a proved ledger says, in one line."""
+    h = ledger.header
+    counts = ", ".join(f"{n} {name}" for name in CLASSES if (n := ledger.counts.get(name, 0)))
+    return (
+        f"{counts} - {plain(h.statement.model)}, tokens {h.first} to {h.last}, domain {h.statement.domain.name}, "
+        f"against ids 0..{h.statement.competitors - 1}"
+    )
 
 
 def claim_text(certificate: Certificate) -> str:

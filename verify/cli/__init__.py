@@ -1,4 +1,4 @@
-"""GLUE. The command line: `verify token`, `verify audit`, `verify show`. No mathematics.
+"""GLUE. The command line: one module a command. No mathematics.
 
 Exit codes: decided or accepted 0, refuted 1, usage 2, undecided 3, malformed 4, model or resource
 unavailable 5, internal error 70, interrupted 130.
@@ -16,7 +16,7 @@ from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-_COMMANDS = ("token", "audit", "show", "convert", "bundle", "export", "index")
+_COMMANDS = ("token", "scan", "audit", "summary", "show", "convert", "bundle", "export", "index")
 
 
 class _Lazy(click.Group):
@@ -45,6 +45,8 @@ def command() -> None:
     \b
     verify token 30208 --model whisper-tiny.en      decide one token, save a certificate
     verify token " externalTo" --domain all         the same token by its text, in every domain
+    verify scan --model whisper-tiny.en             decide every token, keep a ledger
+    verify summary verify-ledgers/                  counts, the unspeakable, the thinnest
     verify audit verify-certificates/               re-check saved certificates, without a solver
     verify show CERT.json                           read one
     verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verify.cli.evidence import model_option
-from verify.cli.progress import MANY, progress
+from verify.cli.progress import MANY, phases, progress
 from verify.errors import EXIT_INTERNAL, EXIT_MALFORMED, EXIT_REFUTED, EXIT_UNAVAILABLE, EXIT_USAGE
 
 if TYPE_CHECKING:
+    from verify.kernel.proved_ledger import ProvedLedger
     from verify.recheck import Audit
 
 # The exit code of many files is that of the worst one; worst first.
@@ -25,14 +26,15 @@ _WORST_FIRST = (EXIT_INTERNAL, EXIT_REFUTED, EXIT_MALFORMED, EXIT_UNAVAILABLE, E
     epilog="\b\nExamples:\n"
     "  verify audit verify-certificates/\n"
     "  verify audit 30208.json --model ./whisper-tiny.en\n"
-    "  verify audit 30208.bundle.json             needs no weights",
+    "  verify audit 30208.bundle.json             needs no weights\n"
+    "  verify audit verify-ledgers/               every row of a scan",
 )
 @click.argument("certificates", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CERT...")
 @model_option
 @click.option("-v", "--verbose", is_flag=True, help=f"A line for every file, even of more than {MANY}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
 def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as_json: bool) -> int:
-    """Check certificates and bundles (files, or folders of them). Uses no solver.
+    """Check certificates, bundles and ledgers (files, or folders of them). Uses no solver.
 
     What stands in no tensor (norm, epsilon, token text) is derived anew from the model's own files;
     what cannot be derived is listed as a HYPOTHESIS above the verdict. The exit code is that of the
@@ -42,10 +44,12 @@ def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as
     from verify.errors import UsageError
     from verify.files import certificate_files
     from verify.recheck import Auditor
+    from verify.scan.folder import find_ledgers
 
     files = list(certificate_files(list(certificates)))
-    if not files:
-        raise UsageError("no certificate found: the folders hold no .json file")
+    ledgers = [ledger for path in certificates for ledger in find_ledgers(path)]
+    if not files and not ledgers:
+        raise UsageError("nothing to audit: the folders hold no .json file and no finished ledger")
     report = _Json() if as_json else _Lines() if verbose or len(files) <= MANY else _Summary()
     auditor, codes = Auditor(model), set()
     with progress("auditing", 0 if as_json else len(files)) as advance:
@@ -54,7 +58,12 @@ def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as
             codes.add(result.exit_code)
             report.add(result)
             advance()
-    report.end(len(files))
+    for ledger in ledgers:
+        with phases(quiet=as_json) as tell:
+            result = auditor.audit_ledger(ledger, tell)
+        codes.add(result.exit_code)
+        report.add(result)
+    report.end(len(files) + len(ledgers))
     return next(code for code in _WORST_FIRST if code in codes)
 
 
@@ -72,7 +81,7 @@ class _Lines:
             click.echo(f"HYPOTHESIS {line}")
         for line in result.notes:
             click.echo(f"note       {line}")
-        click.echo(audit_line(result), err=result.proved is None)
+        click.echo(audit_line(result), err=not result.accepted)
 
     def end(self, total: int) -> None:
         if total > 1:
@@ -94,8 +103,9 @@ class _Summary(_Lines):
         from verify.render import audit_line
 
         self.outcomes[result.outcome] += 1
-        if result.proved is None:
-            click.echo(audit_line(result), err=True)
+        if not result.accepted or result.ledger is not None:
+            click.echo(audit_line(result), err=not result.accepted)
+        if not result.accepted:
             return
         for line in [f"HYPOTHESIS {x}" for x in result.hypotheses] + [
             f"note       {x}" for x in result.notes
@@ -128,6 +138,8 @@ def _object(result: Audit) -> dict[str, Any]:
     from verify.render import claim_text
 
     proved, error = result.proved, result.error
+    if result.ledger is not None:
+        return _ledger_object(result, result.ledger)
     s = proved.certificate.statement if proved else None
     return {
         "path": result.path,
@@ -146,4 +158,24 @@ def _object(result: Audit) -> dict[str, Any]:
         "notes": result.notes,
         "error": str(error) if error else None,
         "rule": error.rule if isinstance(error, MalformedError) else None,
+    }
+
+
+def _ledger_object(result: Audit, ledger: ProvedLedger) -> dict[str, Any]:
+    h = ledger.header
+    return {
+        "path": result.path,
+        "outcome": result.outcome,
+        "model": h.statement.model,
+        "revision": h.statement.revision,
+        "domain": h.statement.domain.name,
+        "competitors": h.statement.competitors,
+        "competitor_rule": h.statement.competitor_rule,
+        "first": h.first,
+        "last": h.last,
+        "classes": dict(ledger.counts),
+        "hard_to_speak_post": ledger.hard_post,
+        "hard_to_speak_model": ledger.hard_model,
+        "hypotheses": result.hypotheses,
+        "notes": result.notes,
     }

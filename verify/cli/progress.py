@@ -1,4 +1,4 @@
-"""GLUE. A progress bar for commands on many files."""
+"""GLUE. Progress bars: for commands on many files, and for scans in phases."""
 
 from __future__ import annotations
 
@@ -28,3 +28,52 @@ def progress(what: str, total: int) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def phases(quiet: bool = False) -> Iterator[Any]:
+    """A bar a phase, with rate and time left; where nobody looks at a terminal, a line as each phase ends.
+
+    Yields tell(phase, done, total).
+    """
+    if quiet or not sys.stderr.isatty():
+
+        def line(what: str, done: int, total: int) -> None:
+            if done == total and not quiet:
+                print(f"{what}: {total} tokens", file=sys.stderr)  # noqa: T201 - a log, not a result
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed or 0.0:.1f} tokens/s")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield tell

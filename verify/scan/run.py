@@ -21,11 +21,10 @@ from verify.errors import UsageError, VerifyError
 from verify.files import require_writable
 from verify.kernel import FREE, READOUT, System, parse_domain
 from verify.kernel.ledger import MAX_GRID, Header, row_range
-from verify.kernel.proved_ledger import LedgerCheck
 from verify.models import load_model
 from verify.scan import worker as tasks
+from verify.scan.check import check_ledger
 from verify.scan.folder import LedgerFolder
-from verify.scan.product import multiplier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,13 +32,10 @@ if TYPE_CHECKING:
     from verify.kernel.ledger import Row
     from verify.kernel.proved_ledger import ProvedLedger
     from verify.models import Model, ReadoutOverrides
-
-    Tell = Callable[[str, int, int], None]
+    from verify.scan.check import Tell
 
 # Tokens of one matrix product.
 _BLOCK = 512
-# Rows put to the kernel at once.
-_CHECKED = 1024
 # The own state of the longest direction is at least 2**16 steps of the grid long.
 _GRID_BITS = 17
 
@@ -98,22 +94,7 @@ def scan(
                 journal.add(found)
                 rows.update((row.token, row) for row in found)
         header = folder.finish(header, rows)
-    return Scan(folder, check(folder, model, device, tell), resumed)
-
-
-def check(folder: LedgerFolder, model: Model, device: str, tell: Tell) -> ProvedLedger:
-    """Put every row of a finished ledger to the kernel. Raises RefutedError, MalformedError."""
-    header = folder.header()
-    ledger = LedgerCheck(header, model.readout, multiplier(device))
-    done, total = 0, len(row_range(header))
-    tell("checking", 0, total)
-    for block in folder.blocks(header):
-        for start in range(0, len(block), _CHECKED):
-            some = block[start : start + _CHECKED]
-            ledger.add(some)
-            done += len(some)
-            tell("checking", done, total)
-    return ledger.proved()
+    return Scan(folder, check_ledger(folder, model, device, tell), resumed)
 
 
 def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> Header:

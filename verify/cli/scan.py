@@ -1,0 +1,109 @@
+"""GLUE. `verify scan`: decide every token of a model and keep a ledger."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from verify.cli.progress import phases
+from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED, UsageError
+
+if TYPE_CHECKING:
+    from verify.scan.run import Scan
+
+_RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
+
+
+@click.command(
+    "scan",
+    epilog="\b\nExamples:\n"
+    "  verify scan --model whisper-tiny.en\n"
+    "  verify scan --model ./my-checkpoint --domain all --out ledgers --workers 8\n"
+    "  verify scan --tokens 30000-30999            a part of the vocabulary\n"
+    "  verify audit verify-ledgers/                check every row again, without a solver\n"
+    "  verify summary verify-ledgers/              counts, the unspeakable, the thinnest",
+)
+@click.option(
+    "--model", default="whisper-tiny.en", show_default=True, help="Bundled name, folder, or hub name."
+)
+@click.option(
+    "--domain", default="readout", show_default=True, help="readout, free, direction, box:B, or all."
+)
+@click.option("--tokens", default=None, metavar="A-B", help="These ids only. [all rows]")
+@click.option(
+    "--competitors",
+    type=click.Choice(["all", "tokenizer"]),
+    default="all",
+    show_default=True,
+    help="All rows, or only ids of the tokenizer.",
+)
+@click.option("--out", default="verify-ledgers", show_default=True, metavar="DIR", help="Folder for ledgers.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [one a core]")
+@click.option("--device", default="cpu", show_default=True, help="cuda: matrix products by torch on a GPU.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a domain.")
+def command(
+    model: str,
+    domain: str,
+    tokens: str | None,
+    competitors: str,
+    out: str,
+    workers: int | None,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Decide ALL tokens of a model, each with evidence, in one ledger a domain.
+
+    Tokens that their own direction settles are found in matrix products with a proved rounding bound; the
+    rest are searched for one by one. At the end every row is checked by the kernel. Interrupted by Ctrl-C or
+    otherwise, the same command goes on where it was; a finished ledger is only checked again.
+    """
+    from verify.api import ALL_DOMAINS
+    from verify.kernel import parse_domain
+    from verify.models import load_model
+    from verify.render import ledger_text
+    from verify.scan.run import scan
+    from verify.scan.summary import as_json as figures
+    from verify.scan.summary import summarise
+
+    part = _range(tokens)
+    decided = True
+    domains = [parse_domain(d) for d in (ALL_DOMAINS if domain == "all" else (domain,))]
+    for each in domains:
+        with phases(quiet=as_json) as tell:
+            done: Scan = scan(
+                model,
+                each.name,
+                Path(out),
+                competitors=competitors,
+                tokens=part,
+                workers=workers,
+                device=device,
+                tell=tell,
+            )
+        decided &= not done.proved.counts.get("undecided", 0)
+        if done.resumed and not as_json:
+            click.echo(f"{done.resumed} tokens were there from an earlier run", err=True)
+        summary = summarise(done.folder, load_model(model))
+        if as_json:
+            data: dict[str, Any] = {"ledger": str(done.folder.path), **figures(summary, 10)}
+            click.echo(json.dumps(data))
+        else:
+            from verify.cli.summary import print_summary
+
+            print_summary(summary)
+            click.echo(f"proved: {ledger_text(done.proved)}")
+            click.echo(f"ledger: {done.folder.path}")
+    return EXIT_DECIDED if decided else EXIT_UNDECIDED
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = _RANGE.fullmatch(text)
+    if not found:
+        raise UsageError(f"--tokens {text[:40]!r}: give a range of ids, such as 30000-30999, or one id")
+    return int(found[1]), int(found[2] or found[1])
