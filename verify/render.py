@@ -140,8 +140,8 @@ def ledger_text(ledger: ProvedLedger) -> str:
     h = ledger.header
     counts = ", ".join(f"{n} {name}" for name in CLASSES if (n := ledger.counts.get(name, 0)))
     return (
-        f"{counts} - {plain(h.statement.model)}, tokens {h.first} to {h.last}, domain {h.statement.domain.name}, "
-        f"against ids 0..{h.statement.competitors - 1}"
+        f"{counts} - {plain(h.statement.model)}, tokens {h.first} to {h.last}, "
+        f"domain {h.statement.domain.name}, against ids 0..{h.statement.competitors - 1}"
     )
 
 

@@ -77,6 +77,8 @@ class Margins:
         out = []
         for t, (g, s, low, scale), comparison, wanted in zip(tokens, at, found, exact, strict=True):
             margin, nearest = Fraction(0), comparison.rivals
+            if not nearest:
+                raise RefutedError("there are no competitors: nothing to be more likely than")
             sign = comparison.sign
             if wanted or not sign:
                 margin, nearest = _margin_over(self.system.of(t), comparison.rivals, g, s, low, scale)

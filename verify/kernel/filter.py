@@ -191,12 +191,14 @@ class BatchFilter:
         if len(rivals) > _REFINED and self.dtype == np.float32:
             # Few of many near ties survive at double precision, at a thousandth of the product's cost.
             fine = float(self._errors(g[None, :], np.dtype(np.float64))[0])
-            values = self.rows[rivals].astype(np.float64) @ g
+            step = max(1, _BLOCK_BYTES // (8 * len(g)))
+            parts = [rivals[i : i + step] for i in range(0, len(rivals), step)]
+            values = np.concatenate([self.rows[part].astype(np.float64) @ g for part in parts])
             own = float(self.rows[token].astype(np.float64) @ g)
             top = float(values.max())
             rivals = rivals[values >= _below(top, fine, np.dtype(np.float64))]
             sign = sign or _sign(own - top, fine, own, top)
-        return Comparison(sign, [int(j) for j in rivals])
+        return Comparison(sign, [int(j) for j in rivals if j != token])
 
 
 def _product(a: Floats, b: Floats) -> Floats:
@@ -211,7 +213,8 @@ def _below(top: float, error: float, dtype: np.dtype[np.floating]) -> np.floatin
     """A number of `dtype` not above top - 2 * error."""
     exact = top - 2.0 * error - 2.0**-50 * abs(top)
     out = dtype.type(exact)
-    return np.nextafter(out, dtype.type(-math.inf)) if out > exact else out
+    # As Python floats: numpy would round `exact` to float32 before it compared the two.
+    return np.nextafter(out, dtype.type(-math.inf)) if float(out) > exact else out
 
 
 def _sign(difference: float, error: float, own: float, top: float) -> int:

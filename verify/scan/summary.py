@@ -209,12 +209,15 @@ def markdown(summaries: list[Summary], most: int) -> str:
         "| *hard to speak* as the model sees it | " + _cells(x.hard[1] for x in summaries),
         "| only witness found needs near-constant residuals | " + _cells(x.near_constant for x in summaries),
         "",
-        "Hard to speak in the post's sense: not the unique argmax at its own vector, on the folded and centred",
-        "matrix without bias. As the model sees it: not at its own direction at the norm's output, biases in.",
+        "Hard to speak in the post's sense: not the unique argmax at its own vector, on the folded and",
+        "centred matrix without bias. As the model sees it: not at its own direction, at the length of the",
+        "norm's output, biases in.",
         "",
         "## How thin",
         "",
-        "Witnesses with a margin (logits; in `direction` and `free` without bias at a state of length √d) below:",
+        "Witnesses with a margin below (in logits; in `direction`, and in `free` without a logit bias, at a",
+        "state of length √d). The margin is that of the witness found: of a hard token nearly the best there",
+        "is (*at most* says how far it is from it), of a token whose own direction suffices that direction's.",
         *head,
     ]
     for i, (bound, _) in enumerate(summaries[0].thinner_than()):
