@@ -30,7 +30,7 @@ from verify.kernel import ledger, parse_domain
 from verify.kernel.ledger import Row
 from verify.models import Model, load_model
 from verify.recheck import Auditor
-from verify.scan import run
+from verify.scan import worker
 from verify.scan.folder import HEADER, JOURNAL, QUESTION, LedgerFolder, find_ledgers
 from verify.scan.product import multiplier
 from verify.scan.run import Scan, scan
@@ -307,13 +307,13 @@ def test_a_lying_worker_is_caught_before_the_ledger_is_believed(
 ) -> None:
     """Rows from workers are checked by the kernel in the scan's own process."""
     model = load_model(str(square_checkpoint(tmp_path / "square")))
-    honest = run.tasks.Worker.search
+    honest = worker.Worker.search
 
-    def lying(self: run.tasks.Worker, row: Row) -> Row:
+    def lying(self: worker.Worker, row: Row) -> Row:
         found = honest(self, row)
         return replace(found, amount=(found.amount or 0) + Fraction(1))
 
-    monkeypatch.setattr(run.tasks.Worker, "search", lying)
+    monkeypatch.setattr(worker.Worker, "search", lying)
     with pytest.raises(RefutedError):
         scan(model, "readout", tmp_path / "out")
 
@@ -335,3 +335,32 @@ def test_a_dead_worker_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
             scan(str(model), "readout", tmp_path / "out", workers=2, tell=kill)
             (find_ledgers(tmp_path / "out")[0].path / HEADER).unlink()
     assert scan(str(model), "readout", tmp_path / "out", workers=2).proved.counts["own"] == 3
+
+
+def test_a_dask_cluster_and_a_worker_killed_in_the_middle(tmp_path: Path, models_folder: Path) -> None:
+    """Two worker processes, one killed while it searches: nothing is lost, the rows are the same classes."""
+    distributed = pytest.importorskip("distributed")
+    model = str(models_folder / "stories260K")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        killed: list[int] = []
+
+        def kill(what: str, done: int, total: int) -> None:
+            if what == "searching" and done == 20 and not killed:
+                victim = next(iter(cluster.workers.values())).process.pid
+                killed.append(victim)
+                os.kill(victim, signal.SIGKILL)
+
+        found = scan(model, "readout", tmp_path / "there", scheduler=cluster.scheduler_address, tell=kill)
+    assert killed
+    here = scan(model, "readout", tmp_path / "here", workers=1)
+    assert [r.cls for r in found.folder.rows()] == [r.cls for r in here.folder.rows()]
+
+
+def test_no_cluster_at_an_address(tmp_path: Path) -> None:
+    """Said plainly, with what to do."""
+    pytest.importorskip("distributed")
+    model = square_checkpoint(tmp_path / "square")
+    with pytest.raises(ModelUnavailableError, match="no Dask scheduler"):
+        scan(str(model), "readout", tmp_path / "out", scheduler="nowhere")

@@ -31,7 +31,8 @@ _MOST_MODELS = 4
 class Audit:
     """The outcome for one file: accepted iff `proved` or `ledger` is there.
 
-    hypotheses: what was not derived. model: the weights that it was compared with, None for a bundle alone; bundle: that bundle.
+    hypotheses: what was not derived.
+    model: the weights that it was compared with, None for a bundle alone; bundle: that bundle.
     """
 
     path: str

@@ -24,6 +24,7 @@ _RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
     "  verify scan --model whisper-tiny.en\n"
     "  verify scan --model ./my-checkpoint --domain all --out ledgers --workers 8\n"
     "  verify scan --tokens 30000-30999            a part of the vocabulary\n"
+    "  verify scan --scheduler tcp://10.0.0.1:8786 on a Dask cluster that sees the same model\n"
     "  verify audit verify-ledgers/                check every row again, without a solver\n"
     "  verify summary verify-ledgers/              counts, the unspeakable, the thinnest",
 )
@@ -44,6 +45,9 @@ _RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
 @click.option("--out", default="verify-ledgers", show_default=True, metavar="DIR", help="Folder for ledgers.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [one a core]")
 @click.option("--device", default="cpu", show_default=True, help="cuda: matrix products by torch on a GPU.")
+@click.option(
+    "--scheduler", default=None, metavar="ADDRESS", help="tcp://HOST:PORT of a Dask cluster to work on."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a domain.")
 def command(
     model: str,
@@ -53,6 +57,7 @@ def command(
     out: str,
     workers: int | None,
     device: str,
+    scheduler: str | None,
     as_json: bool,
 ) -> int:
     """Decide ALL tokens of a model, each with evidence, in one ledger a domain.
@@ -82,6 +87,7 @@ def command(
                 tokens=part,
                 workers=workers,
                 device=device,
+                scheduler=scheduler,
                 tell=tell,
             )
         decided &= not done.proved.counts.get("undecided", 0)

@@ -24,6 +24,7 @@ from verify.kernel.ledger import MAX_GRID, Header, row_range
 from verify.models import load_model
 from verify.scan import worker as tasks
 from verify.scan.check import check_ledger
+from verify.scan.cluster import cluster
 from verify.scan.folder import LedgerFolder
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def scan(
     device: str = "cpu",
     proposer: str = "default",
     overrides: ReadoutOverrides | None = None,
-    executor: Executor | None = None,
+    scheduler: str | None = None,
     tell: Tell = lambda what, done, total: None,  # noqa: ARG005 - the signature of a listener
 ) -> Scan:
     """Decide tokens first..last (all rows, unless given) and keep a ledger below `out`.
 
     model: a name or folder; a Model in memory is scanned by this process alone. workers: processes; None for
-    one a core. executor: takes the place of processes of this machine. tell:
+    one a core. scheduler: a Dask cluster in place of processes of this machine. tell:
     called with a phase, and how many of how many tokens of it are done. A finished ledger is checked only;
     an interrupted one goes on. Raises UsageError (options, another scan in the folder), OutputError.
     """
@@ -83,7 +84,10 @@ def scan(
         todo = [t for t in row_range(header) if t not in rows]
         count = (workers or os.cpu_count() or 1) if asked is not None else 1
         with contextlib.ExitStack() as stack, folder.journal() as journal:
-            if executor is None and count > 1 and len(todo) > 1:
+            executor: Executor | None = None
+            if scheduler is not None and asked is not None:
+                executor, count = stack.enter_context(cluster(scheduler))
+            elif count > 1 and len(todo) > 1:
                 executor = stack.enter_context(_processes(count))
             if executor is None:
                 local = tasks.Worker(question, model)

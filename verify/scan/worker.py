@@ -152,6 +152,8 @@ def scale(own: OwnStates, matrix_row: list[int]) -> int:
 
 
 _workers: dict[Question, Worker] = {}
+# Workers of a cluster may run tasks in several threads; the float copies are for one at a time.
+_one_at_a_time = threading.Lock()
 
 
 def worker(question: Question) -> Worker:
@@ -164,12 +166,14 @@ def worker(question: Question) -> Worker:
 
 def own_task(question: Question, tokens: list[int]) -> tuple[list[Row], list[Row]]:
     """`Worker.own` in whatever process this runs."""
-    return worker(question).own(tokens)
+    with _one_at_a_time:
+        return worker(question).own(tokens)
 
 
 def search_task(question: Question, row: Row) -> Row:
     """`Worker.search` in whatever process this runs."""
-    return worker(question).search(row)
+    with _one_at_a_time:
+        return worker(question).search(row)
 
 
 def prepare_process(parent: int) -> None:
