@@ -186,7 +186,8 @@ def test_proved_keeps_its_attributes() -> None:
 def test_only_the_kernel_names_the_key_of_proved() -> None:
     """No file but proved.py and proved_ledger.py reaches for what makes a Proved."""
     package = KERNEL.parent
-    users = [p for p in package.rglob("*.py") if "_KEY" in p.read_text() and p.name not in ("proved.py", "proved_ledger.py")]
+    makers = ("proved.py", "proved_ledger.py")
+    users = [p for p in package.rglob("*.py") if "_KEY" in p.read_text() and p.name not in makers]
     assert users == []
 
 

@@ -217,7 +217,7 @@ def markdown(summaries: list[Summary], most: int) -> str:
         "",
         "Witnesses with a margin below (in logits; in `direction`, and in `free` without a logit bias, at a",
         "state of length √d). The margin is that of the witness found: of a hard token nearly the best there",
-        "is (*at most* says how far off it can be), of a token whose own direction suffices that direction's.",
+        "is (*at most* says how far off it can be), of one that its own direction settles that direction's.",
         *head,
     ]
     for i, (bound, _) in enumerate(summaries[0].thinner_than()):
