@@ -313,6 +313,20 @@ def test_never_needs_the_whole_span() -> None:
         check_never(s, combine(s, Multipliers((0, 1, 2, 3), (1, 1, 1, 1))))
 
 
+def test_on_the_sphere_never_needs_a_strict_bound() -> None:
+    """D = (-1, -1), e = -2: the margin is 0 at z = (-1, -1), |z|^2 = d. With e = -9/4 it is nowhere."""
+    for bias, never in ((2, False), (2.25, True)):
+        readout = model([[1, 1], [0, 0]], "rmsnorm", bias=[bias, 0], epsilon=Fraction(0)).readout
+        s = system(1, readout=readout, count=2)
+        c = combine(s, Multipliers((0,), (1,)))
+        check_bound(s, c, Fraction(0))
+        if never:
+            check_never(s, c)
+        else:
+            with pytest.raises(RefutedError, match="do not exclude"):
+                check_never(s, c)
+
+
 def test_ties_at_the_boundary_and_at_zero() -> None:
     check_tie(system(5), State((1, 0), 0))
     with pytest.raises(RefutedError, match="zero state"):

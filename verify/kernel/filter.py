@@ -161,7 +161,8 @@ class BatchFilter:
             spare = max(top - 1000, 0)
             g[i] = [math.ldexp(x >> spare, spare - top) for x in entries]
         error = self._errors(g, self.dtype)
-        logits = self.multiply(g.astype(self.dtype), self.rows)
+        with np.errstate(all="ignore"):
+            logits = self.multiply(g.astype(self.dtype), self.rows)
         return [
             self._compare(t, logits[i], float(error[i]), g[i])
             if math.isfinite(error[i])

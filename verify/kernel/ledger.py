@@ -34,7 +34,7 @@ _SCALE_DIGITS = 256
 _NAME = re.compile(r"rows-[0-9]{5,}\.tsv")
 _NUMBER = re.compile(r"(-?(?:0|[1-9a-f][0-9a-f]*))(?:/([1-9a-f][0-9a-f]*))?(?:>>([1-9][0-9]*))?")
 _ROW = re.compile(r"0|[1-9][0-9]{0,15}")
-_HEX = re.compile(r"0|-?[1-9a-f][0-9a-f]*")
+_NATURAL = re.compile(r"0|[1-9a-f][0-9a-f]*")
 _COLUMNS = 13
 
 
@@ -55,7 +55,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Row:
-    """One token. hard_post, hard_model: whether its own direction fails there (None: not asked).
+    """One token. hard_post, hard_model: whether its own direction fails there.
 
     scale, model_scale: the m of its own state in this domain and in `readout`. amount: the exact margin
     of the witness, or a gap. rival: the nearest competitor at the witness, an equal row of a tied token,
@@ -224,7 +224,7 @@ def _row_id(written: str) -> int:
 def _scale(written: str) -> int:
     if len(written) > _SCALE_DIGITS:
         raise OversizedError("a scale is too long")
-    if not _HEX.fullmatch(written) or written.startswith("-"):
+    if not _NATURAL.fullmatch(written):
         raise NotationError("a scale is not a natural number in hexadecimal")
     return int(written, 16)
 

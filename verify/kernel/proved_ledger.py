@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from verify.errors import RefutedError, UsageError
@@ -22,6 +23,7 @@ from verify.kernel.check import (
 from verify.kernel.domain import DIRECTION, READOUT
 from verify.kernel.evidence import State
 from verify.kernel.filter import BatchFilter
+from verify.kernel.ledger import line, row_from_line
 from verify.kernel.solve import in_full
 from verify.kernel.statement import require_same_readout, require_same_tensors
 from verify.kernel.system import System
@@ -122,12 +124,17 @@ class LedgerCheck:
         self.hard_post = self.hard_model = 0
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Check the next rows. Raises RefutedError, naming the token, at the first that does not hold."""
-        for row in rows:
-            if row.token != self.next or row.token > self.header.last:
-                raise RefutedError(f"token {row.token} stands where {self.next} is expected")
-            self.next += 1
+        """Check the next rows. Raises RefutedError, naming the token, at the first that does not hold.
+
+        They go through their own lines first, so that what is checked is what a file says, whatever objects
+        they were built from. Rows of a call that raises are not counted, and are still missing.
+        """
+        rows = [row_from_line(line(row)) for row in rows]
+        for expected, row in enumerate(rows, self.next):
+            if row.token != expected or row.token > self.header.last:
+                raise RefutedError(f"token {row.token} stands where {expected} is expected")
         self.views.check(rows)
+        self.next += len(rows)
         for row in rows:
             self.counts[row.cls] += 1
             self.hard_post += row.hard_post
@@ -137,7 +144,8 @@ class LedgerCheck:
         """The ledger, if every token of its range was accounted for."""
         if self.next != self.header.last + 1:
             raise RefutedError(f"the rows end before token {self.next}; {self.header.last} is the last")
-        return ProvedLedger(_KEY, self.header, dict(self.counts), self.hard_post, self.hard_model)
+        counts = MappingProxyType(dict(self.counts))
+        return ProvedLedger(_KEY, self.header, counts, self.hard_post, self.hard_model)
 
 
 class Views:

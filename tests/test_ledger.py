@@ -1,0 +1,891 @@
+"""Ledgers: one spelling each, and no row with one thing changed is proved unless the change is itself true.
+
+Ledgers of small models come from scans; forged rows travel through the file format. Classes, kinds, flags
+and margins are compared with the exact brute force of tests/oracle.py, which shares no code with the package.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import pytest
+from built_models import from_small
+from built_models import model as built
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import SmallModel, Vector, decide, random_small_model, small, witness_margin
+
+from verify.errors import (
+    FieldValueError,
+    MalformedError,
+    MissingKeyError,
+    NotationError,
+    NotCanonicalError,
+    OversizedError,
+    RefutedError,
+    TrailingBytesError,
+    UnknownKeyError,
+    UsageError,
+    WrongFormatError,
+    WrongVersionError,
+)
+from verify.kernel import Multipliers, Readout, State, System, ledger, parse_domain, strict_json
+from verify.kernel.ledger import CLASSES, REALISM, Header, Row
+from verify.kernel.proved_ledger import LedgerCheck, OwnStates, ProvedLedger, Views
+from verify.models import Tokens
+from verify.scan.run import scan
+
+DOMAINS = ("readout", "free", "direction", "box:1")
+_ROWS = [
+    (3, 0, 0, 1), (0, 3, 0, 1), (0, 0, 3, 1), (1, 1, 1, 9),
+    (1, 1, 1, 3), (2, 2, 0, 0), (4, 0, 4, 0), (4, 0, 4, 0),
+]  # fmt: skip
+_CORNERS = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+MODELS: dict[str, SmallModel] = {
+    # bias, shift and gain; 4 is inside, 6 and 7 are equal
+    "layernorm": small("layernorm", _ROWS, [1, 2, 1, 1], [1, 0, -1, 0], [0, 1, 0, 0, -20, 0, 1, 1]),
+    # 4 is inside, 5 the middle of an edge, 6 equal to 0
+    "square": small("rmsnorm", [*_CORNERS, (0, 0), (1, 0), (1, 1)]),
+    # 4 is the mean row: its own direction is zero; so is 5, equal to it
+    "centre": small("rmsnorm", [*_CORNERS, (0, 0), (0, 0)], [2, 6]),
+    # 0 is above the others near z = 0 alone
+    "near": small("rmsnorm", [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)], bias=["1/4", 0, 0, 0, 0]),
+    "none": small("none", [*_CORNERS, (0, 0), (1, 0)], bias=[0, 0, 0, 0, -1, 0]),
+    # all rows but the last differ by a multiple of 1: equal after the norm
+    "parallel": small("layernorm", [(3, 3), (0, 0), (1, 1), (1, 0)]),
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """An accepted ledger and the readout it is about."""
+
+    header: Header
+    rows: tuple[Row, ...]
+    readout: Readout
+    model: SmallModel
+
+
+def scanned(model: SmallModel, domain: str) -> Base:
+    of = from_small(model)
+    with tempfile.TemporaryDirectory() as folder:
+        found = scan(of, domain, Path(folder))
+        return Base(found.folder.header(), tuple(found.folder.rows()), of.readout, model)
+
+
+def with_tie(base: Base) -> Base:
+    """Row 5, the middle of an edge, with the tie state that shows it."""
+    edge = Multipliers((0, 1), (1, 1))
+    fields = {"kind": "tie-only", "amount": Fraction(0), "rival": 0, "multipliers": edge}
+    rows = list(base.rows)
+    rows[5] = replace(rows[5], witness=State((1, 0), 1), **fields)  # type: ignore[arg-type] # of these types
+    return replace(base, rows=tuple(rows))
+
+
+BASES = {f"{name} {domain}": scanned(m, domain) for name, m in MODELS.items() for domain in DOMAINS}
+BASES |= {name: with_tie(BASES[name]) for name in BASES if name.split()[0] in ("square", "none")}
+EVERY = [(base, row) for base in BASES.values() for row in base.rows]
+
+
+def proved(header: Header, rows: Sequence[Row], readout: Readout) -> ProvedLedger:
+    """A whole ledger put to the kernel, through its files."""
+    check = LedgerCheck(ledger.header_from_bytes(ledger.header_bytes(header)), readout)
+    check.add(ledger.rows_from_bytes(ledger.rows_bytes(rows)))
+    return check.proved()
+
+
+_checks: dict[int, Views] = {}
+
+
+def accepts(base: Base, row: Row) -> bool:
+    """Whether one row of a ledger passes, read from its line."""
+    views = _checks.setdefault(id(base), Views(base.readout, *_subject(base)))
+    try:
+        views.check(ledger.rows_from_bytes(ledger.rows_bytes([row])))
+    except RefutedError:
+        return False
+    return True
+
+
+def _subject(base: Base) -> tuple[Any, int, int]:
+    statement = base.header.statement
+    return statement.domain, statement.competitors, base.header.grid
+
+
+def own_state(base: Base, row: Row) -> State:
+    """p of Theorem 16, from the domain's own direction."""
+    domain, count, grid = _subject(base)
+    own = OwnStates(System(base.readout, domain, 0, count), base.readout.unembedding.column_sums(), grid)
+    return own.state(own.direction(base.readout.unembedding.integers([row.token])[0]), row.scale)
+
+
+# ---- what the bases hold, and that they are true ----
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_the_bases_are_accepted(name: str) -> None:
+    base = BASES[name]
+    found = proved(base.header, base.rows, base.readout)
+    assert found.counts == Counter(row.cls for row in base.rows)
+    assert found.hard_post == sum(row.hard_post for row in base.rows)
+    assert found.hard_model == sum(row.hard_model for row in base.rows)
+    assert found.header == base.header
+    assert all(accepts(base, row) for row in base.rows)
+
+
+def test_the_bases_hold_what_the_forgeries_change() -> None:
+    rows = [row for _, row in EVERY]
+    assert {row.cls for row in rows} == set(CLASSES) - {"undecided"}
+    assert {(row.cls, row.kind) for row in rows} >= {
+        ("tied", "tie-only"), ("unspeakable", "tie-only"), ("unspeakable", "never"),
+    }  # fmt: skip
+    assert {row.realism for row in rows} == {None, *REALISM}
+    assert {row.scale > 0 for row in rows} == {row.model_scale > 0 for row in rows} == {True, False}
+    assert {row.own for row in rows if row.kind == "tie-only"} == {True, False}
+    assert any(row.ceiling for row in rows)
+    assert any(row.amount for row in rows if row.cls == "unspeakable")
+    assert {(row.hard_post, row.hard_model) for row in rows} >= {(False, False), (False, True), (True, True)}
+
+
+def state_of(base: Base, row: Row, domain: str) -> Vector:
+    """The own state by the rule of docs/ledger.md, in fractions and from the oracle's model."""
+    m, name = base.model, domain.partition(":")[0]
+    gain = m.gain if m.gain is not None and name != "free" else [Fraction(1)] * len(m.W[0])
+    twos = gcd(*(int(x) for x in gain))
+    gain = [x / (twos & -twos) for x in gain]
+    sums = [sum(column) for column in zip(*m.W, strict=True)]
+    # F32 counts in units of 2**-149.
+    p = [(len(m.W) * x - y) * g * (1 << 149) for x, y, g in zip(m.W[row.token], sums, gain, strict=True)]
+    d = len(p)
+    if m.norm == "layernorm" and name != "free":
+        p = [d * x - sum(p) for x in p]
+    scale = row.model_scale if domain == "readout" else row.scale
+    return [x * (1 if domain == "direction" else scale) / (1 << base.header.grid) for x in p]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_rows_agree_with_brute_force(name: str) -> None:
+    """Class, kind, both flags, the exact margin of own states, and their lengths."""
+    base, domain = BASES[name], name.split()[1]
+    d = base.readout.d
+    for row in base.rows:
+        answer = decide(base.model, row.token, domain)
+        assert (row.cls in ("own", "hard")) == answer.speakable, row
+        if row.kind in ("never", "tie-only"):
+            assert row.kind == answer.kind, row
+        for where, flag in (("direction", row.hard_post), ("readout", row.hard_model)):
+            margin = witness_margin(base.model, row.token, where, state_of(base, row, where))
+            assert flag == (margin <= 0), row
+        if row.cls == "own" and domain != "direction":
+            z = state_of(base, row, domain)
+            assert row.amount == witness_margin(base.model, row.token, domain, z), row
+        z, full = state_of(base, row, domain), Fraction(1023, 1024)
+        if domain != "direction" and row.scale:
+            longer = [x * (row.scale + 1) / row.scale for x in z]
+            if domain == "box:1":
+                assert max(map(abs, z)) <= full < max(map(abs, longer))
+            else:
+                assert sum(x * x for x in z) <= full * d < sum(x * x for x in longer)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_models_agree_with_brute_force(seed: int) -> None:
+    rng = random.Random(1000 + seed)
+    model = random_small_model(rng, V=rng.randint(2, 7))
+    domain = rng.choice(DOMAINS)
+    for row in scanned(model, domain).rows:
+        answer = decide(model, row.token, domain)
+        assert row.cls == "undecided" or (row.cls in ("own", "hard")) == answer.speakable, row
+        assert row.kind in (None, "unsettled", answer.kind), row
+
+
+# ---- one row with one thing changed ----
+
+TINY = Fraction(1, 1 << 200)
+Forgery = Callable[[Base, Row], Iterator[Row]]
+SPEAKABLE, UNSPEAKABLE = ("own", "hard"), ("tied", "unspeakable")
+
+
+def other_rows(base: Base, row: Row) -> list[int]:
+    """Every other rival, the token itself, and one that does not exist."""
+    return [j for j in (*range(base.readout.vocabulary), 1 << 40) if j != row.rival]
+
+
+def bare(row: Row) -> Row:
+    return replace(
+        row, kind=None, realism=None, amount=None, rival=None, own=False, witness=None,
+        multipliers=None, ceiling=None, at_most=None,
+    )  # fmt: skip
+
+
+def undecided(row: Row) -> Row:
+    return replace(bare(row), cls="undecided")
+
+
+def _flags(base: Base, row: Row) -> Iterator[Row]:
+    yield replace(row, hard_post=not row.hard_post)
+    yield replace(row, hard_model=not row.hard_model)
+
+
+def _scales(base: Base, row: Row) -> Iterator[Row]:
+    for step in (1, -1, row.scale + 1, -row.scale // 2):
+        if min(row.scale, row.model_scale) + step >= 0 and step:
+            yield replace(row, scale=row.scale + step, model_scale=row.model_scale + step)
+            yield replace(row, scale=row.scale + step)
+        if row.model_scale + step >= 0 and step:
+            yield replace(row, model_scale=row.model_scale + step)
+
+
+def _classes(base: Base, row: Row) -> Iterator[Row]:
+    for cls in CLASSES:
+        # A tied token is also unspeakable, and one of its rows may be the heaviest.
+        if cls != row.cls and (row.cls, cls) != ("tied", "unspeakable"):
+            yield replace(row, cls=cls)
+            yield replace(row, cls=cls, own=False, witness=own_state(base, row))
+            yield replace(row, cls=cls, own=True, witness=None)
+
+
+def _margins(base: Base, row: Row) -> Iterator[Row]:
+    if row.cls in SPEAKABLE and row.amount is not None:
+        bit = Fraction(1, row.amount.denominator)
+        for amount in (row.amount + bit, row.amount - bit, row.amount + TINY, row.amount - TINY):
+            yield replace(row, amount=amount)
+        for other in (Fraction(0), -row.amount, 2 * row.amount, None):
+            yield replace(row, amount=other)
+
+
+def _rivals(base: Base, row: Row) -> Iterator[Row]:
+    for j in other_rows(base, row):
+        equal = row.cls == "tied" and j < len(base.rows) and j != row.token and base.rows[j].cls == "tied"
+        if not equal:
+            yield replace(row, rival=j)
+    yield replace(row, rival=None)
+
+
+def _realism(base: Base, row: Row) -> Iterator[Row]:
+    for realism in (None, *REALISM):
+        if realism != row.realism:
+            yield replace(row, realism=realism)
+
+
+def _witness(base: Base, row: Row) -> Iterator[Row]:
+    if row.cls == "own":
+        yield replace(row, own=False)
+        yield replace(row, own=False, witness=own_state(base, row))
+        yield replace(row, cls="hard", own=False, witness=own_state(base, row))
+        yield replace(row, cls="hard")
+        yield undecided(row)
+    if row.cls == "hard" and row.witness is not None:
+        p, k = row.witness.p, row.witness.k
+        yield replace(row, witness=State(tuple(-x for x in p), k))
+        for other in (p[:-1], (*p, 0), (0,) * len(p), (1 << 999, *p[1:]), (p[0] + 1, *p[1:])):
+            yield replace(row, witness=State(other, k))
+        yield replace(row, witness=State(p, k + 1))
+        yield replace(row, witness=State(tuple(1024 * x for x in p), k))
+        yield replace(row, witness=None)
+        yield replace(row, witness=None, own=True)
+        yield replace(row, cls="own", witness=None, own=True)
+
+
+def _evidence_out_of_place(base: Base, row: Row) -> Iterator[Row]:
+    some = Multipliers(((row.token + 1) % base.readout.vocabulary,), (1,))
+    if row.cls in SPEAKABLE:
+        yield replace(row, kind="never")
+        yield replace(row, multipliers=some)
+    else:
+        yield replace(row, ceiling=some, at_most=Fraction(1000))
+        empty = undecided(row)
+        for fields in (
+            {"kind": "never"}, {"realism": "realistic"}, {"amount": Fraction(0)}, {"rival": some.rows[0]},
+            {"witness": State((0,) * base.readout.d, 0)}, {"own": True}, {"multipliers": some},
+            {"ceiling": some, "at_most": Fraction(1000)},
+        ):  # fmt: skip
+            yield replace(empty, **fields)
+
+
+def spoilt(base: Base, row: Row, m: Multipliers) -> Iterator[Multipliers]:
+    """Multipliers that are not admissible, whatever they would prove."""
+    values = m.values or ()
+    for bad in (0, -1, -values[0]):
+        yield Multipliers(m.rows, (bad, *values[1:]))
+    yield Multipliers((*m.rows, m.rows[0]), (*values, values[0]))
+    for alien in (row.token, base.readout.vocabulary, 1 << 40):
+        yield Multipliers((*m.rows, alien), (*values, 1))
+    yield Multipliers((row.token,), (1,))
+    yield Multipliers(m.rows, tuple(-x for x in values))
+    yield Multipliers((*m.rows, m.rows[0]), None)
+
+
+def _ceilings(base: Base, row: Row) -> Iterator[Row]:
+    if row.cls not in SPEAKABLE or row.amount is None:
+        return
+    ceiling = row.ceiling or Multipliers(((row.token + 1) % base.readout.vocabulary,), (1,))
+    top = row.at_most or row.amount
+    for below in (row.amount - TINY, Fraction(0), -top):
+        yield replace(row, ceiling=ceiling, at_most=below)
+    for bad in spoilt(base, row, ceiling):
+        yield replace(row, ceiling=bad, at_most=top)
+
+
+def _multipliers(base: Base, row: Row) -> Iterator[Row]:
+    if row.cls in UNSPEAKABLE and row.multipliers is not None:
+        yield replace(row, multipliers=None)
+        for bad in spoilt(base, row, row.multipliers):
+            yield replace(row, multipliers=bad)
+        rows, values = row.multipliers.rows, row.multipliers.values or ()
+        lone = rows[values.index(max(values))]
+        if row.cls == "unspeakable" and len(rows) > 1:
+            yield replace(row, multipliers=Multipliers((lone,), (1,)), rival=lone)
+
+
+def _gaps(base: Base, row: Row) -> Iterator[Row]:
+    if row.cls in UNSPEAKABLE and row.amount is not None:
+        yield replace(row, amount=row.amount + 1)
+        yield replace(row, amount=-TINY)
+        yield replace(row, amount=None)
+        if base.header.statement.domain.kind in ("free", "direction"):
+            yield replace(row, amount=row.amount + TINY)
+
+
+def _kinds(base: Base, row: Row) -> Iterator[Row]:
+    if row.cls not in UNSPEAKABLE:
+        return
+    yield replace(row, kind=None)
+    if row.kind == "tie-only":
+        yield replace(row, kind="never")
+        yield replace(row, kind="never", own=False, witness=None)
+        yield replace(row, kind="unsettled")
+    else:
+        yield replace(row, kind="tie-only")
+        yield replace(row, own=True)
+        yield replace(row, witness=own_state(base, row))
+    if row.kind == "never":
+        yield replace(row, kind="tie-only", own=True)
+        yield replace(row, kind="tie-only", witness=own_state(base, row))
+
+
+def _ties(base: Base, row: Row) -> Iterator[Row]:
+    if row.kind == "tie-only":
+        tie = own_state(base, row) if row.own else row.witness
+        assert tie is not None
+        changed = replace(row, own=False)
+        yield replace(changed, witness=None)
+        for p in (tie.p[:-1], (*tie.p, 1), (0,) * len(tie.p)):
+            yield replace(changed, witness=State(p, tie.k))
+        if base.header.statement.domain.kind in ("readout", "box") and base.readout.norm != "none":
+            yield replace(changed, witness=State(tuple(2048 * x for x in tie.p), tie.k))
+
+
+FORGERIES: dict[str, Forgery] = {
+    name.lstrip("_"): found
+    for name, found in list(globals().items())
+    if name in {
+        "_flags", "_scales", "_classes", "_margins", "_rivals", "_realism", "_witness",
+        "_evidence_out_of_place", "_ceilings", "_multipliers", "_gaps", "_kinds", "_ties",
+    }
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_row_is_refused(name: str, forgery: str) -> None:
+    base = BASES[name]
+    for row in base.rows:
+        for forged in FORGERIES[forgery](base, row):
+            assert forged != row
+            assert not accepts(base, forged), (ledger.line(row), ledger.line(forged))
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_every_forgery_was_tried(forgery: str) -> None:
+    assert sum(1 for base, row in EVERY for _ in FORGERIES[forgery](base, row)) >= 12
+
+
+def test_what_is_weaker_but_true_is_accepted() -> None:
+    """No evidence, a lower gap, a kind left open, another ceiling: a ledger may say less than it could."""
+    tried: Counter[str] = Counter()
+    for base, row in EVERY:
+        weaker: dict[str, Row] = {}
+        if row.cls != "own":
+            weaker["undecided"] = undecided(row)
+        if row.cls in UNSPEAKABLE and row.amount is not None and row.multipliers is not None:
+            weaker["gap"] = replace(row, amount=row.amount / 2)
+            weaker["unsettled"] = replace(row, kind="unsettled", own=False, witness=None)
+            rows, values = row.multipliers.rows, row.multipliers.values or ()
+            if len(rows) == 1:
+                weaker["unspeakable"] = replace(row, cls="unspeakable", rival=rows[0])
+            weaker["factor"] = replace(row, multipliers=Multipliers(rows, tuple(3 * x for x in values)))
+        if row.ceiling is not None and row.at_most is not None:
+            weaker["no ceiling"] = replace(row, ceiling=None, at_most=None)
+            weaker["ceiling"] = replace(row, at_most=row.at_most + 1)
+        for what, said in weaker.items():
+            assert accepts(base, said), (what, ledger.line(row))
+            tried[what] += 1
+    assert len(tried) == 7
+    assert min(tried.values()) >= 3
+
+
+def test_a_support_alone_is_solved_for() -> None:
+    base = BASES["square free"]
+    row = replace(base.rows[5], multipliers=Multipliers((0, 1), None))
+    assert accepts(base, row)
+    assert not accepts(base, replace(row, rival=1))
+    assert not accepts(base, replace(row, multipliers=Multipliers((0, 1, 2, 3), None)))
+    assert not accepts(base, replace(row, multipliers=Multipliers((2, 3), None)))
+
+
+@pytest.mark.parametrize("name", ["layernorm readout", "layernorm free", "square box:1"])
+def test_errors_name_the_token(name: str) -> None:
+    base = BASES[name]
+    row = base.rows[3]
+    for said in (replace(row, scale=row.scale + 1, model_scale=row.scale + 1), replace(row, rival=None)):
+        with pytest.raises(RefutedError, match="token 3"):
+            proved(base.header, [*base.rows[:3], said, *base.rows[4:]], base.readout)
+
+
+# ---- the whole ledger with one thing changed ----
+
+LN, SQUARE = BASES["layernorm readout"], BASES["square direction"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda r: r[1:], lambda r: r[:-1], lambda r: (*r[:3], *r[4:]), lambda r: (),
+        lambda r: (r[0], *r), lambda r: (*r, r[-1]), lambda r: (r[1], r[0], *r[2:]), lambda r: r[::-1],
+        lambda r: (*r, replace(r[-1], token=len(r))), lambda r: (*r[:-1], replace(r[-1], token=len(r))),
+        lambda r: (replace(r[0], token=1), *r[1:]), lambda r: (*r[:6], r[7], r[6]), lambda r: r + r,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("base", [LN, BASES["layernorm box:1"]])
+def test_rows_missing_twice_or_out_of_order(base: Base, edit: Callable[[Any], Any]) -> None:
+    with pytest.raises(RefutedError):
+        proved(base.header, edit(base.rows), base.readout)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 6), (1, 7), (0, 8), (3, 2), (8, 8), (0, 1 << 40)])
+def test_another_range_of_tokens(first: int, last: int) -> None:
+    with pytest.raises(RefutedError):
+        proved(replace(LN.header, first=first, last=last), LN.rows, LN.readout)
+
+
+def test_part_of_the_tokens() -> None:
+    part = replace(LN.header, first=2, last=4)
+    assert proved(part, LN.rows[2:5], LN.readout).counts == {"hard": 1, "own": 1, "unspeakable": 1}
+    with pytest.raises(RefutedError, match="not all rows"):
+        LedgerCheck(replace(part, first=-1), LN.readout)
+
+
+@pytest.mark.parametrize("grid", [LN.header.grid + 1, LN.header.grid - 1, 0, ledger.MAX_GRID])
+def test_another_grid(grid: int) -> None:
+    with pytest.raises(RefutedError):
+        proved(replace(LN.header, grid=grid), LN.rows, LN.readout)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"norm": "rmsnorm"}, {"norm": "none"}, {"gain_offset": 1}, {"epsilon": Fraction(1, 100)},
+        {"epsilon": Fraction(0)}, {"competitors": 7}, {"competitors": 9},
+        {"competitors": 9, "competitor_rule": "tokenizer"},
+        {"competitors": 1, "competitor_rule": "tokenizer"},
+        {"competitors": 0, "competitor_rule": "tokenizer"},
+        {"competitors": 5, "competitor_rule": "tokenizer"},
+        {"domain": parse_domain("free")}, {"domain": parse_domain("box:1")},
+        {"domain": parse_domain("box:2")},
+        {"domain": parse_domain("direction")},
+    ],
+)  # fmt: skip
+def test_a_header_of_another_question(fields: dict[str, Any]) -> None:
+    header = replace(LN.header, statement=replace(LN.header.statement, **fields))
+    with pytest.raises(RefutedError):
+        proved(header, LN.rows, LN.readout)
+
+
+@pytest.mark.parametrize("role", ["unembedding", "gain", "shift", "bias"])
+def test_a_header_of_other_weights(role: str) -> None:
+    of = LN.header.statement
+    for fields in ({"sha256": "0" * 64}, {"merkle": "0" * 64}, {"dtype": "F16"}, {"shape": (9, 4)}):
+        changed = {**of.tensors, role: replace(of.tensors[role], **fields)}
+        with pytest.raises(RefutedError):
+            proved(replace(LN.header, statement=replace(of, tensors=changed)), LN.rows, LN.readout)
+    if role != "unembedding":
+        fewer = {name: x for name, x in of.tensors.items() if name != role}
+        with pytest.raises(RefutedError):
+            proved(replace(LN.header, statement=replace(of, tensors=fewer)), LN.rows, LN.readout)
+        with pytest.raises(RefutedError):
+            proved(LN.header, LN.rows, replace(LN.readout, **{role: None}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["layernorm", "square"])
+def test_the_rows_of_other_weights(name: str) -> None:
+    """An honest header, and rows of the same matrix with one entry changed."""
+    base, entries = BASES[f"{name} readout"], [list(row) for row in BASES[f"{name} readout"].model.W]
+    entries[1][0] += 3
+    other = scanned(replace(base.model, W=entries), "readout")
+    proved(other.header, other.rows, other.readout)
+    with pytest.raises(RefutedError):
+        proved(other.header, base.rows, other.readout)
+    with pytest.raises(RefutedError, match="other weights"):
+        proved(other.header, other.rows, base.readout)
+
+
+def test_epsilon_zero_and_a_single_competitor_are_refused() -> None:
+    readout = replace(LN.readout, epsilon=Fraction(0))
+    with pytest.raises(UsageError, match="epsilon = 0"):
+        Views(readout, parse_domain("free"), 8, 10)
+    with pytest.raises(UsageError, match="two competitors"):
+        Views(LN.readout, parse_domain("free"), 1, 10)
+    header = replace(LN.header, statement=replace(LN.header.statement, epsilon=Fraction(0)))
+    with pytest.raises(RefutedError, match="epsilon = 0"):
+        LedgerCheck(header, readout)
+    alone = from_small(small("none", [(1, 0)])).readout
+    with pytest.raises(UsageError, match="two competitors"):
+        Views(alone, parse_domain("readout"), 1, 10)
+
+
+class _Six(Tokens):
+    @property
+    def size(self) -> int:
+        return 6
+
+
+def test_a_token_beyond_the_competitors(tmp_path: Path) -> None:
+    """With fewer competitors than rows, every row still has an answer, and the last is no rival."""
+    small_model = MODELS["square"]
+    of = replace(from_small(small_model), tokens=_Six(None, 7))
+    rows = list(scan(of, "readout", tmp_path, competitors="tokenizer").folder.rows())
+    assert [row.token for row in rows] == list(range(7))
+    assert 6 not in {row.rival for row in rows}
+    for row in rows:
+        assert (row.cls in SPEAKABLE) == decide(small_model, row.token, "readout", range(6)).speakable
+
+
+# ---- nothing but a finished check makes a ProvedLedger ----
+
+
+def test_a_proved_ledger_cannot_be_made_or_changed_outside() -> None:
+    found: Any = proved(LN.header, LN.rows, LN.readout)
+    for key in (None, object(), "key", ProvedLedger):
+        with pytest.raises(TypeError):
+            ProvedLedger(key, LN.header, {}, 0, 0)
+    for name in ("counts", "header", "hard_post", "hard_model", "more"):
+        with pytest.raises(AttributeError):
+            setattr(found, name, 0)
+        with pytest.raises(AttributeError):
+            delattr(found, name)
+    with pytest.raises(TypeError):
+        found.counts["own"] = 99
+    with pytest.raises(AttributeError):
+        copy.copy(found)
+
+
+def test_a_check_is_not_done_before_the_last_row() -> None:
+    check = LedgerCheck(LN.header, LN.readout)
+    for row in LN.rows:
+        with pytest.raises(RefutedError, match="the rows end before"):
+            check.proved()
+        check.add([row])
+        check.add([])
+    assert sum(check.proved().counts.values()) == len(LN.rows)
+
+
+def test_a_refused_row_stays_missing() -> None:
+    """Whoever catches the error and goes on has proved nothing of the rows that were refused."""
+    check = LedgerCheck(LN.header, LN.readout)
+    check.add(LN.rows[:2])
+    with pytest.raises(RefutedError):
+        check.add([LN.rows[2], replace(LN.rows[3], rival=None)])
+    with pytest.raises(RefutedError, match="where 2 is expected"):
+        check.add(LN.rows[4:])
+    with pytest.raises(RefutedError, match="the rows end before"):
+        check.proved()
+    check.add(LN.rows[2:])
+    assert check.proved().counts == Counter(row.cls for row in LN.rows)
+
+
+def test_objects_that_no_file_holds_are_not_checked() -> None:
+    row = LN.rows[0]
+    half: Any = row.scale + 0.5
+    for said in (replace(row, scale=half), replace(row, scale=-1), replace(row, cls="other")):
+        with pytest.raises((MalformedError, ValueError)):
+            LedgerCheck(LN.header, LN.readout).add([said])
+
+
+# ---- the format: rows ----
+
+naturals = st.integers(0, 1 << 200)
+integers = st.integers(-(1 << 200), 1 << 200)
+fractions = st.builds(
+    lambda a, b, k: Fraction(a, b) / (1 << k), integers, st.integers(1, 1 << 70), st.integers(0, 300)
+)
+ids = st.integers(0, 10**16 - 1)
+states = st.builds(State, st.lists(integers, min_size=1, max_size=4).map(tuple), st.integers(0, 99999))
+pairs = st.lists(st.tuples(ids, integers), min_size=1, max_size=4)
+in_full = pairs.map(lambda x: Multipliers(tuple(j for j, _ in x), tuple(v for _, v in x)))
+supports = st.lists(ids, min_size=1, max_size=4).map(lambda x: Multipliers(tuple(x), None))
+witnesses = st.one_of(st.just((True, None)), st.tuples(st.just(False), st.none() | states))
+ceilings = st.one_of(st.just((None, None)), st.tuples(in_full | supports, fractions))
+rows_in_any_form = st.builds(
+    lambda w, c, **fields: Row(**fields, own=w[0], witness=w[1], ceiling=c[0], at_most=c[1]),
+    witnesses, ceilings,
+    token=ids, cls=st.sampled_from(CLASSES), hard_post=st.booleans(), hard_model=st.booleans(),
+    scale=naturals, model_scale=naturals, kind=st.sampled_from([None, "never", "tie-only", "unsettled"]),
+    realism=st.sampled_from([None, *REALISM]), amount=st.none() | fractions, rival=st.none() | ids,
+    multipliers=st.none() | in_full | supports,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(rows_in_any_form, max_size=3))
+def test_rows_survive_the_file(rows: list[Row]) -> None:
+    data = ledger.rows_bytes(rows)
+    assert ledger.rows_from_bytes(data) == rows
+    assert data.count(b"\n") == len(rows)
+    assert data.count(b"\t") == 12 * len(rows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(fractions)
+def test_numbers_survive(x: Fraction) -> None:
+    written = ledger.number_text(x)
+    assert ledger.number(written) == x
+    a, b, k = re.fullmatch(r"(-?[0-9a-f]+)(?:/([0-9a-f]+))?(?:>>([0-9]+))?", written).groups()  # type: ignore[union-attr]
+    assert x == Fraction(int(a, 16), int(b or "1", 16) * 2 ** int(k or "0"))
+    assert int(b or "1", 16) % 2 == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_other_bytes_are_malformed_or_say_something_else(data: st.DataObject) -> None:
+    """One byte changed, removed or added: another ledger, or a MalformedError, never another spelling."""
+    whole = ledger.rows_bytes(BASES[data.draw(st.sampled_from(sorted(BASES)))].rows[2:4])
+    at, piece = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.binary(max_size=2))
+    changed = whole[:at] + piece + whole[at + data.draw(st.integers(0, 1)) :]
+    try:
+        rows = ledger.rows_from_bytes(changed)
+    except MalformedError:
+        return
+    assert ledger.rows_bytes(rows) == changed
+
+
+@given(st.text(alphabet="0123456789abcdefhown:/>- \t\u00e9A", max_size=40))
+def test_any_other_line_is_malformed(written: str) -> None:
+    with pytest.raises(MalformedError):
+        ledger.row_from_line(written)
+
+
+PLAIN = "5\thard\th\te\tff\t0\t-\trealistic\t3/5>>2\t1\t7 -1 a\t-\t5>>1 0:1 2:a"
+TIED = "5\ttied\th\te\tff\t0\ttie-only\t-\t0\t1\town\t0 1\t-"
+
+
+def cell(number: int, value: str, of: str = PLAIN) -> str:
+    cells = of.split("\t")
+    cells[number - 1] = value
+    return "\t".join(cells)
+
+
+def test_the_lines_that_are_spoilt_below_are_well_formed() -> None:
+    for written in (PLAIN, TIED, cell(1, "0"), cell(5, "0"), cell(12, "0:1")):
+        assert ledger.line(ledger.row_from_line(written)) == written
+
+
+# fmt: off
+BAD_CELLS: list[tuple[int, str, type[MalformedError]]] = [
+    *[(1, x, NotationError) for x in (
+        "", "-", "-1", "05", "a", " 5", "5 ", "+5", "1" * 17, "\u0665", "5\r", "0x5",
+    )],
+    *[(2, x, FieldValueError) for x in ("", "-", "Own", "speakable", "own ", "HARD")],
+    *[(n, x, FieldValueError) for n in (3, 4) for x in ("", "-", "H", "he", "1", "true")],
+    *[(n, x, NotationError) for n in (5, 6) for x in (
+        "", "-", "-1", "0f", "FF", "0x1", "-0", "1 ", "g", "1>>1",
+    )],
+    *[(n, "1" * 257, OversizedError) for n in (5, 6)],
+    *[(7, x, FieldValueError) for x in ("", "Never", "tie", "tie-only ", "--")],
+    *[(8, x, FieldValueError) for x in ("", "Realistic", "near", "near-constant ")],
+    *[(9, x, NotationError) for x in (
+        "", "--", "-0", "03/5", "3/05", "3/5>>02", "3/5>>0", "A", "3/A", "3/6", "3/3", "3/1", "3/-5", "3/2",
+        "1/6>>1",
+        "2>>1", "0>>1", "0/5", "6/5>>1", "9/3>>2", ">>2", "/5", "3/>>2", "3>>", "3 /5", "3/5 >>2", "3/5>>a",
+        "3.5",
+        "+3", "3/0", "3/5/7", "3>>1>>1", "3>>-1", "1e5>>1.0",
+    )],
+    (9, "1" * (2 * strict_json.FRACTION_DIGITS + 1), OversizedError),
+    (9, "1>>100000", OversizedError),
+    *[(10, x, NotationError) for x in ("", "own", "-1", "01", "a", "1 2")],
+    *[(11, x, NotationError) for x in (
+        "", "Own", "7", "7 ", "-7 1", "07 1", "7  1", "7 01", "7 -0", "7 A", "7 1 ", " 7 1",
+        "100000 1", "7 1>>1", "own 1",
+    )],
+    (11, "7 " + "1" * (strict_json.ENTRY_DIGITS + 1), OversizedError),
+    *[(12, x, NotationError) for x in (
+        "", "a", "-1", "01", "0 ", " 0", "0  1", "0:", ":1", "0:1 2", "0 2:1", "0:1  2:1", "0:01", "0:-0",
+        "0:A", "00:1", "0:1:2", "a:1", "0:1 ", "0 :1", "0: 1", "1:1>>1",
+    )],
+    (12, "0:" + "1" * (strict_json.MULTIPLIER_DIGITS + 1), OversizedError),
+    *[(13, x, NotationError) for x in (
+        "", "5>>1", "5>>1 ", " 0:1", "0:1", "5>>1  0:1", "5>>1 0:01", "-0 0:1", "2>>1 0:1",
+        "- 0:1", "5>>1 -", "05 0:1",
+    )],
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("number", "value", "error"), BAD_CELLS, ids=lambda x: str(x)[:20])
+def test_a_cell_that_is_not_written_in_the_one_way(
+    number: int, value: str, error: type[MalformedError]
+) -> None:
+    with pytest.raises(error) as caught:
+        ledger.row_from_line(cell(number, value))
+    assert type(caught.value) is error
+    with pytest.raises(MalformedError):
+        ledger.row_from_line(cell(number, value, TIED))
+
+
+@pytest.mark.parametrize(
+    "written", ["", "\t" * 11, PLAIN + "\t", PLAIN + "\t-", PLAIN.replace("\t", " "), "\t" + PLAIN]
+)
+def test_a_row_of_other_columns(written: str) -> None:
+    with pytest.raises(FieldValueError, match="13 are expected"):
+        ledger.row_from_line(written)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (PLAIN.encode(), TrailingBytesError),
+        (PLAIN.encode() + b"\n" + PLAIN[:9].encode(), TrailingBytesError),
+        (PLAIN.encode() + b"\n\n", FieldValueError), (b"\n", FieldValueError),
+        (PLAIN.encode() + b"\r\n", NotationError), (b"\xef\xbb\xbf" + PLAIN.encode() + b"\n", NotationError),
+        (PLAIN.encode() + b"\n\xff\n", NotationError), (PLAIN.encode() + b"\n\0", TrailingBytesError),
+        (PLAIN.replace("\t", "\v").encode() + b"\n", FieldValueError),
+    ],
+)  # fmt: skip
+def test_a_file_of_rows_that_is_not_lines_of_ascii(data: bytes, error: type[MalformedError]) -> None:
+    with pytest.raises(error):
+        ledger.rows_from_bytes(data)
+
+
+def test_a_file_of_rows_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (PLAIN + "\n").encode()
+    monkeypatch.setattr(ledger, "MAX_BLOCK_BYTES", len(data))
+    assert ledger.rows_from_bytes(data) == [ledger.row_from_line(PLAIN)]
+    assert ledger.rows_from_bytes(b"") == []
+    with pytest.raises(OversizedError):
+        ledger.rows_from_bytes(data + data)
+
+
+# ---- the format: headers ----
+
+HEADERS = [base.header for base in BASES.values()]
+GOOD = ledger.header_bytes(LN.header)
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=list(BASES))
+def test_headers_survive_the_file(header: Header) -> None:
+    assert ledger.header_from_bytes(ledger.header_bytes(header)) == header
+
+
+def edited(edit: Callable[[dict[str, Any]], Any]) -> bytes:
+    top = json.loads(GOOD)
+    edit(top)
+    return strict_json.write(top)
+
+
+@pytest.mark.parametrize(
+    "key", [*json.loads(GOOD), *(f"statement.{k}" for k in json.loads(GOOD)["statement"])]
+)
+def test_a_header_without_a_key_or_with_one_more(key: str) -> None:
+    def holder(top: Any) -> Any:
+        return top["statement"] if "." in key else top
+
+    name = key.rpartition(".")[2]
+    expected = {"format": WrongFormatError, "version": WrongVersionError}.get(key, MissingKeyError)
+    with pytest.raises(expected):
+        ledger.header_from_bytes(edited(lambda top: holder(top).pop(name)))
+    with pytest.raises(UnknownKeyError):
+        ledger.header_from_bytes(edited(lambda top: holder(top).update({name + "s": 1})))
+    bad: list[Any] = [1.5, True, [], -1]
+    for value in bad:
+        with pytest.raises(MalformedError):
+            ledger.header_from_bytes(edited(lambda top: holder(top).update({name: value})))  # noqa: B023 - at once
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"format": "verify-certificate"}, WrongFormatError), ({"version": 2}, WrongVersionError),
+        ({"first": -1}, FieldValueError), ({"last": (1 << 40) + 1}, FieldValueError),
+        ({"first": "0"}, FieldValueError), ({"grid": ledger.MAX_GRID + 1}, FieldValueError),
+        ({"grid": -1}, FieldValueError), ({"files": []}, FieldValueError),
+        *[({"files": {name: "0" * 64}}, FieldValueError) for name in (
+            "", "rows.tsv", "rows-0000.tsv", "rows-00000.tsv ", "ROWS-00000.tsv", "rows-00000.TSV",
+            "../rows-00000.tsv", "/rows-00000.tsv", "rows-0000a.tsv", "rows-00000.tsv\n", "rows--0000.tsv",
+            "journal.tsv",
+        )],
+        *[({"files": {"rows-00000.tsv": digest}}, NotationError)
+          for digest in ("", "0" * 63, "A" * 64, "0" * 65)],
+        ({"files": {"rows-00000.tsv": None}}, FieldValueError),
+        ({"statement": None}, FieldValueError),
+    ],
+)  # fmt: skip
+def test_a_header_with_a_bad_value(fields: dict[str, Any], error: type[MalformedError]) -> None:
+    with pytest.raises(error):
+        ledger.header_from_bytes(edited(lambda top: top.update(fields)))
+
+
+@pytest.mark.parametrize("extra", [{"token": 0}, {"text": None}, {"token": 0, "text": None}])
+def test_the_statement_of_a_ledger_names_no_token(extra: dict[str, Any]) -> None:
+    with pytest.raises(UnknownKeyError):
+        ledger.header_from_bytes(edited(lambda top: top["statement"].update(extra)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[:-1], lambda x: x + b"\n", lambda x: x.replace(b": ", b":"), lambda x: b" " + x,
+        lambda x: x.replace(b"readout", b"\\u0072eadout"), lambda x: json.dumps(json.loads(x)).encode(),
+    ],
+)  # fmt: skip
+def test_other_spellings_of_a_header(change: Callable[[bytes], bytes]) -> None:
+    with pytest.raises((NotCanonicalError, TrailingBytesError)):
+        ledger.header_from_bytes(change(GOOD))
+
+
+def test_headers_of_one_question() -> None:
+    header = LN.header
+    assert ledger.same_subject(header, replace(header, files=()))
+    for other in (
+        replace(header, first=1), replace(header, last=1), replace(header, grid=1),
+        replace(header, statement=replace(header.statement, competitors=7)),
+    ):  # fmt: skip
+        assert not ledger.same_subject(header, other)
+    assert list(ledger.row_range(replace(header, first=3, last=5))) == [3, 4, 5]
+    assert ledger.digest(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+# ---- the worked example of the page ----
+
+PAGE = Path(__file__).parent.parent / "docs" / "ledger.md"
+
+
+def test_the_page_shows_the_files_of_a_scan(tmp_path: Path) -> None:
+    of = built([[2, 0], [0, 2], [-2, -2], [0.25, 0.25]], "rmsnorm", dtype="F16")
+    of = replace(of, name="hand-4x2", readout=replace(of.readout, epsilon_source="by hand"))
+    folder = scan(of, "readout", tmp_path).folder.path
+    assert folder == tmp_path / "hand-4x2" / "readout.ledger"
+    assert sorted(x.name for x in folder.iterdir()) == ["ledger.json", "rows-00000.tsv"]
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"```json\n{(folder / 'ledger.json').read_text()}```" in page
+    assert f"```text\n{(folder / 'rows-00000.tsv').read_text()}```" in page
