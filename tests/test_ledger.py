@@ -62,6 +62,8 @@ MODELS: dict[str, SmallModel] = {
     # 0 is above the others near z = 0 alone
     "near": small("rmsnorm", [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)], bias=["1/4", 0, 0, 0, 0]),
     "none": small("none", [*_CORNERS, (0, 0), (1, 0)], bias=[0, 0, 0, 0, -1, 0]),
+    # 0 is below 1 by the bias alone: not equal, but in `direction`
+    "biased": small("rmsnorm", [(1, 0), (1, 0), (0, 1)], bias=[0, 1, 0]),
     # all rows but the last differ by a multiple of 1: equal after the norm
     "parallel": small("layernorm", [(3, 3), (0, 0), (1, 1), (1, 0)]),
 }
@@ -343,10 +345,6 @@ def _multipliers(base: Base, row: Row) -> Iterator[Row]:
         yield replace(row, multipliers=None)
         for bad in spoilt(base, row, row.multipliers):
             yield replace(row, multipliers=bad)
-        rows, values = row.multipliers.rows, row.multipliers.values or ()
-        lone = rows[values.index(max(values))]
-        if row.cls == "unspeakable" and len(rows) > 1:
-            yield replace(row, multipliers=Multipliers((lone,), (1,)), rival=lone)
 
 
 def _gaps(base: Base, row: Row) -> Iterator[Row]:
@@ -405,6 +403,28 @@ def test_a_forged_row_is_refused(name: str, forgery: str) -> None:
         for forged in FORGERIES[forgery](base, row):
             assert forged != row
             assert not accepts(base, forged), (ledger.line(row), ledger.line(forged))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_state_that_loses_is_no_witness(name: str) -> None:
+    """With its exact margin, which is not positive, and its nearest rival."""
+    base = BASES[name]
+    views = Views(base.readout, *_subject(base))
+    for row in base.rows:
+        if row.cls != "own":
+            state = own_state(base, row)
+            (at,) = views.margins["here"].at([row.token], [state], [True])
+            found = {"amount": at.margin, "rival": at.nearest[0], "realism": views.realism(state)}
+            said = replace(undecided(row), **found)  # type: ignore[arg-type] # of these types
+            assert not accepts(base, replace(said, cls="hard", witness=state))
+            assert not accepts(base, replace(said, cls="own", own=True))
+
+
+def test_realistic_begins_at_a_hundred_epsilon() -> None:
+    """|z|^2 / d >= 100/101, that is |p|^2 >= 2076388.1 of 2097152."""
+    views = Views(BASES["square readout"].readout, parse_domain("readout"), 7, 10)
+    assert views.realism(State((1018, 1018), 10)) == "near-constant"
+    assert views.realism(State((1019, 1019), 10)) == "realistic"
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
