@@ -15,7 +15,7 @@ from command import run
 
 import verify
 from verify.errors import ModelUnavailableError
-from verify.files import read_certificate
+from verify.files import read_regular
 
 PEAK = (
     "import resource, sys; from verify.cli.audit import command\n"
@@ -195,7 +195,7 @@ def test_pipes_devices_and_links_that_lead_nowhere_do_not_hang(tmp_path: Path) -
     (tmp_path / "zero.json").symlink_to("/dev/zero")
     for name in ("fifo", "loop", "dangling", "zero"):
         with pytest.raises(ModelUnavailableError):
-            read_certificate(tmp_path / f"{name}.json")
+            read_regular(tmp_path / f"{name}.json")
         assert run("audit", tmp_path / f"{name}.json").returncode == 5
 
 

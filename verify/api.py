@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verify.errors import UsageError
-from verify.files import certificate_path, read_certificate, require_writable, write_atomically
+from verify.files import certificate_path, read_regular, require_writable, write_atomically
 from verify.kernel import Certificate, Domain, parse_domain, read
 from verify.models import Model, load_model
 from verify.recheck import Audit, Auditor
@@ -96,7 +96,7 @@ def show(path: str | Path) -> str:
     """
     from verify.render import certificate_text
 
-    found = read(read_certificate(Path(path)))
+    found = read(read_regular(Path(path)))
     if isinstance(found, Certificate):
         return certificate_text(found)
     rows = len(found.parts["unembedding"].rows or ())

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from verify.decision import MAXIMISED, float_state, realism_share
+from verify.decision import MAXIMISED, float_state
 from verify.errors import RefutedError
-from verify.kernel.check import residual_margin
+from verify.kernel.check import REALISTIC_VARIANCE, realism_share, residual_margin
 from verify.propose.interior import InteriorPoint
 from verify.propose.problem import Problem
 from verify.propose.residual import residuals
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from verify.search import Search
 
 # |z|^2 / d from which the residual variance is at least 100 epsilon.
-_REALISTIC_SHARE = 100 / 101
+_REALISTIC_SHARE = REALISTIC_VARIANCE / (REALISTIC_VARIANCE + 1)
 
 
 def with_companion(search: Search, claim: Speakable) -> Speakable:

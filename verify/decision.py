@@ -69,12 +69,6 @@ class Decision:
         return self.proved.certificate.claim if self.proved else None
 
 
-def realism_share(system: System, state: State) -> Fraction:
-    """|z|^2 / d of a z-form state, exact: near 1 for real residual streams."""
-    z = system.project(list(state.p))
-    return Fraction(sum(x * x for x in z), system.readout.d << (2 * state.k))
-
-
 def float_state(system: System, state: State) -> np.ndarray:
     """z (h in `free`, Px in `box`) of a stored state, rounded."""
     scale = system.readout.d if system.region == "box" and system.projects else 1

@@ -9,16 +9,12 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from verify.decision import realism_share
 from verify.kernel import Speakable, System, Unspeakable
-from verify.kernel.check import residual_margin
+from verify.kernel.check import REALISTIC_VARIANCE, realism_share, residual_margin
 
 if TYPE_CHECKING:
     from verify.decide import Decision
     from verify.kernel import Residual, State, Statement
-
-# Below this residual variance, in units of epsilon, the norm's input is nearly constant.
-REALISTIC_VARIANCE = 100
 
 
 def realism(system: System, state: State) -> dict[str, Any]:
@@ -153,6 +149,12 @@ def _rows(decision: Decision, ids: list[int]) -> list[dict[str, Any]]:
 def plain(text: str) -> str:
     """A string from a file, fit for one line of a terminal: control characters escaped."""
     return text if text.isprintable() else ascii(text)
+
+
+def escape(text: str) -> str:
+    """Text of a file, fit for a cell of a Markdown table."""
+    safe = text if text.isprintable() else ascii(text)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#&~" else c for c in safe)
 
 
 def statement_text(s: Statement) -> str:

@@ -30,15 +30,19 @@ def certificate_path(folder: Path, statement: Statement) -> Path:
 
     A hash of the statement is added where another statement's certificate lies there already.
     """
-    parts = (statement.model, statement.domain.name)
-    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in parts]
-    path = folder / names[0] / names[1] / f"{statement.token}.json"
+    path = domain_path(folder, statement.model, statement.domain.name) / f"{statement.token}.json"
     try:
-        taken = path.exists() and from_bytes(read_certificate(path)).statement != statement
+        taken = path.exists() and from_bytes(read_regular(path)).statement != statement
     except (OSError, MalformedError, ModelUnavailableError):
         taken = True
     digest = hashlib.sha256(repr(statement).encode()).hexdigest()[:8]
     return path.with_name(f"{statement.token}-{digest}.json") if taken else path
+
+
+def domain_path(folder: Path, model: str, domain: str) -> Path:
+    """`folder`/model/domain, with only harmless characters in the names."""
+    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain)]
+    return folder.joinpath(*names)
 
 
 def require_writable(folder: Path) -> None:
@@ -91,11 +95,6 @@ def read_regular(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise OversizedError(f"over the limit of {MAX_BYTES} bytes")
     return data
-
-
-def read_certificate(path: Path) -> bytes:
-    """The bytes of a certificate file; errors as `read_regular`."""
-    return read_regular(path)
 
 
 def certificate_files(paths: list[Path]) -> Iterator[Path]:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from verify.errors import UsageError
-from verify.figures import approximate
+from verify.figures import approximate, escape
 from verify.files import certificate_files, write_atomically
 from verify.kernel import Speakable, to_bytes
 from verify.recheck import Auditor
-from verify.scan.summary import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -83,10 +83,10 @@ class Auditor:
         """Check one file, a certificate or a bundle. Declared errors are in the result; nothing else is
         caught.
         """
-        from verify.files import read_certificate
+        from verify.files import read_regular
 
         try:
-            data = read_certificate(path)
+            data = read_regular(path)
         except VerifyError as error:
             return Audit(str(path), error=error)
         return self.audit_bytes(data, str(path))

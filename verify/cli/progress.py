@@ -6,6 +6,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+import click
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,7 +42,7 @@ def phases(quiet: bool = False) -> Iterator[Any]:
 
         def line(what: str, done: int, total: int) -> None:
             if done == total and not quiet:
-                print(f"{what}: {total} tokens", file=sys.stderr)  # noqa: T201 - a log, not a result
+                click.echo(f"{what}: {total} tokens", err=True)
 
         yield line
         return

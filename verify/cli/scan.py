@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify.cli.options import competitors_option, decided_model_option, domain_option
 from verify.cli.progress import phases
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED, UsageError
 
@@ -28,20 +29,10 @@ _RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
     "  verify audit verify-ledgers/                check every row again, without a solver\n"
     "  verify summary verify-ledgers/              counts, the unspeakable, the thinnest",
 )
-@click.option(
-    "--model", default="whisper-tiny.en", show_default=True, help="Bundled name, folder, or hub name."
-)
-@click.option(
-    "--domain", default="readout", show_default=True, help="readout, free, direction, box:B, or all."
-)
+@decided_model_option
+@domain_option
 @click.option("--tokens", default=None, metavar="A-B", help="These ids only. [all rows]")
-@click.option(
-    "--competitors",
-    type=click.Choice(["all", "tokenizer"]),
-    default="all",
-    show_default=True,
-    help="All rows, or only ids of the tokenizer.",
-)
+@competitors_option
 @click.option("--out", default="verify-ledgers", show_default=True, metavar="DIR", help="Folder for ledgers.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [one a core]")
 @click.option("--device", default="cpu", show_default=True, help="cuda: matrix products by torch on a GPU.")
@@ -68,7 +59,6 @@ def command(
     """
     from verify.api import ALL_DOMAINS
     from verify.kernel import parse_domain
-    from verify.models import load_model
     from verify.render import ledger_text
     from verify.scan.run import scan
     from verify.scan.summary import as_json as figures
@@ -93,7 +83,7 @@ def command(
         decided &= not done.proved.counts.get("undecided", 0)
         if done.resumed and not as_json:
             click.echo(f"{done.resumed} tokens were there from an earlier run", err=True)
-        summary = summarise(done.folder, load_model(model))
+        summary = summarise(done.folder, done.model)
         if as_json:
             data: dict[str, Any] = {"ledger": str(done.folder.path), **figures(summary, 10)}
             click.echo(json.dumps(data))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify.cli.options import competitors_option, decided_model_option, domain_option
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from verify.propose import NAMES
 
@@ -31,19 +32,9 @@ if TYPE_CHECKING:
     "  verify token 30208 --compare        also runs the field's float programs (minutes)",
 )
 @click.argument("tokens", nargs=-1, required=True, metavar="TOKEN...")
-@click.option(
-    "--model", default="whisper-tiny.en", show_default=True, help="Bundled name, folder, or hub name."
-)
-@click.option(
-    "--domain", default="readout", show_default=True, help="readout, free, direction, box:B, or all."
-)
-@click.option(
-    "--competitors",
-    type=click.Choice(["all", "tokenizer"]),
-    default="all",
-    show_default=True,
-    help="All rows, or only ids of the tokenizer.",
-)
+@decided_model_option
+@domain_option
+@competitors_option
 @click.option(
     "--out",
     default="verify-certificates",

@@ -134,6 +134,17 @@ def _blocks(rows: list[int]) -> Iterator[list[int]]:
         yield rows[start : start + _MOST_ROWS]
 
 
+# A residual variance of at least this many epsilon is called realistic; below it the norm's input is nearly
+# constant.
+REALISTIC_VARIANCE = 100
+
+
+def realism_share(system: System, state: State) -> Fraction:
+    """|z|^2 / d of a z-form state, exact: near 1 for real residual streams."""
+    z = system.project(list(state.p))
+    return Fraction(sum(x * x for x in z), system.readout.d << (2 * state.k))
+
+
 def check_witness(system: System, state: State, margin: Fraction) -> None:
     """Theorem 4. Proves: the token leads every competitor by at least `margin` > 0 at `state`."""
     if margin <= 0:

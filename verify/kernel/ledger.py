@@ -33,7 +33,6 @@ MAX_GRID = 1 << 12
 _SCALE_DIGITS = 256
 _NAME = re.compile(r"rows-[0-9]{5,}\.tsv")
 _NUMBER = re.compile(r"(-?(?:0|[1-9a-f][0-9a-f]*))(?:/([1-9a-f][0-9a-f]*))?(?:>>([1-9][0-9]*))?")
-_ROW = re.compile(r"0|[1-9][0-9]{0,15}")
 _NATURAL = re.compile(r"0|[1-9a-f][0-9a-f]*")
 _COLUMNS = 13
 
@@ -216,7 +215,7 @@ def number(written: str) -> Fraction:
 
 
 def _row_id(written: str) -> int:
-    if not _ROW.fullmatch(written):
+    if not strict_json.ROW.fullmatch(written):
         raise NotationError("a row id is not a plain decimal number")
     return int(written)
 
@@ -235,7 +234,7 @@ def _state_text(state: State) -> str:
 
 def _state(written: str) -> State:
     k, _, p = written.partition(" ")
-    if not _ROW.fullmatch(k) or len(k) > 5:
+    if not strict_json.ROW.fullmatch(k) or len(k) > 5:
         raise NotationError("a witness does not begin with its grid")
     return State(strict_json.hex_list(p, "witness", strict_json.ENTRY_DIGITS), int(k))
 

@@ -7,18 +7,19 @@ own states on Theorem 16, the count of rows on the header's range alone.
 from __future__ import annotations
 
 from collections import Counter
-from fractions import Fraction
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from verify.errors import RefutedError, UsageError
 from verify.kernel.check import (
+    REALISTIC_VARIANCE,
     Margins,
     Standing,
     check_bound,
     check_never,
     check_tie,
     combine,
+    realism_share,
 )
 from verify.kernel.domain import DIRECTION, READOUT
 from verify.kernel.evidence import State
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
 
 _KEY = object()
 # The own state fills the ball, or the box, up to this share (of the square of the radius, or of the side).
-_FILL, _FULL = 1023, 1024
-# A residual variance of at least this many epsilon is called realistic.
-_REALISTIC = 100
+FILL, FULL = 1023, 1024
 
 
 class OwnStates:
@@ -62,9 +61,9 @@ class OwnStates:
         """Whether m times the direction is inside."""
         if self.system.region == "box":
             bound, top = self.system.domain.bound, m * max(map(abs, direction))
-            return top * bound.denominator * _FULL <= (bound.numerator << self.grid) * _FILL
+            return top * bound.denominator * FULL <= (bound.numerator << self.grid) * FILL
         square = sum(x * x for x in self.system.project(direction))
-        return m * m * square * _FULL <= (self.system.readout.d << (2 * self.grid)) * _FILL
+        return m * m * square * FULL <= (self.system.readout.d << (2 * self.grid)) * FILL
 
     def is_scale(self, direction: list[int], m: int) -> bool:
         """Whether m is the one that the rule prescribes."""
@@ -180,14 +179,9 @@ class Views:
         """Check rows of tokens in range, in any order."""
         tokens = [row.token for row in rows]
         matrix = dict(zip(tokens, self.readout.unembedding.integers(tokens), strict=True))
-        own = self.standings("here", rows, matrix, [row.own for row in rows])
-        if self.domain == READOUT:
-            if any(row.model_scale != row.scale for row in rows):
-                raise RefutedError("in `readout` the two scales are the same")
-            model = own
-        else:
-            model = self.standings("model", rows, matrix, [False] * len(rows))
-        post = own if self.domain == DIRECTION else self.standings("post", rows, matrix, [False] * len(rows))
+        if self.domain == READOUT and any(row.model_scale != row.scale for row in rows):
+            raise RefutedError("in `readout` the two scales are the same")
+        own, model, post = self.at_own_states(rows, matrix, [row.own for row in rows])
         chosen = [row for row in rows if row.witness is not None and row.cls == "hard"]
         states = [row.witness for row in chosen if row.witness is not None]
         found = self.margins["here"].at([row.token for row in chosen], states, [True] * len(chosen))
@@ -199,6 +193,16 @@ class Views:
                 self._check_row(row, a, elsewhere.get(row.token), matrix[row.token])
             except (RefutedError, UsageError) as error:
                 raise RefutedError(f"token {row.token}: {error}") from None
+
+    def at_own_states(
+        self, rows: Sequence[Row], matrix: Mapping[int, list[int]], exact: Sequence[bool]
+    ) -> tuple[list[Standing], list[Standing], list[Standing]]:
+        """`standings` here (with its margin where `exact`), in `readout` and in `direction`; none twice."""
+        nothing = [False] * len(rows)
+        own = self.standings("here", rows, matrix, exact)
+        model = own if self.domain == READOUT else self.standings("model", rows, matrix, nothing)
+        post = own if self.domain == DIRECTION else self.standings("post", rows, matrix, nothing)
+        return own, model, post
 
     def standings(
         self, name: str, rows: Sequence[Row], matrix: Mapping[int, list[int]], exact: Sequence[bool]
@@ -255,9 +259,8 @@ class Views:
         """Whether the residual variance that a state of the ball needs is at least 100 epsilon."""
         if self.system.region != "ball":
             return None
-        square = sum(x * x for x in self.system.project(list(state.p)))
-        share = Fraction(square, self.readout.d << (2 * state.k))
-        return "realistic" if share >= _REALISTIC * (1 - share) else "near-constant"
+        share = realism_share(self.system, state)
+        return "realistic" if share >= REALISTIC_VARIANCE * (1 - share) else "near-constant"
 
     def _check_unspeakable(self, row: Row, matrix_row: list[int]) -> None:
         """Theorems 5 to 7, as `prove` does."""

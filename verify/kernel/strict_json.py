@@ -40,7 +40,7 @@ FRACTION_DIGITS = 1 << 15
 _MAX_COUNT = 1 << 40
 _SPACE = " \t\r\n"
 _HEX = re.compile(r"-?[1-9a-f][0-9a-f]*|0")
-_ROW = re.compile(r"0|[1-9][0-9]{0,15}")
+ROW = re.compile(r"0|[1-9][0-9]{0,15}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BYTES = re.compile(r"(?:[0-9a-f]{2})*+")  # possessive: no state is kept for each repetition
 
@@ -179,7 +179,7 @@ def words(value: object, what: str) -> list[str]:
 def rows(value: object, what: str) -> tuple[int, ...]:
     """A list of row ids, plain decimals."""
     items = words(value, what)
-    if not all(map(_ROW.fullmatch, items)):
+    if not all(map(ROW.fullmatch, items)):
         raise NotationError(f"{what}: a row id is not a plain decimal number")
     return tuple(map(int, items))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verify.errors import MalformedError, OutputError, RefutedError, UsageError, VerifyError
-from verify.files import LEDGER_FILES, read_regular, write_atomically
+from verify.files import LEDGER_FILES, domain_path, read_regular, write_atomically
 from verify.kernel import ledger
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class LedgerFolder:
     @classmethod
     def below(cls, out: Path, model: str, domain: str) -> LedgerFolder:
         """`out`/model/domain.ledger, with only harmless characters in the names."""
-        names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain)]
-        return cls(out / names[0] / f"{names[1]}.ledger")
+        path = domain_path(out, model, domain)
+        return cls(path.with_name(f"{path.name}.ledger"))
 
     @property
     def complete(self) -> bool:
@@ -62,14 +62,11 @@ class LedgerFolder:
 
         A last line that was torn, and lines that cannot be read, are done again.
         """
-        if self.complete:
-            self._require_same(self.header(), header, HEADER)
-            return {row.token: row for row in self.rows()}
         found = self.path / QUESTION
         if not found.exists():
             write_atomically(found, ledger.header_bytes(header))
             return {}
-        self._require_same(ledger.header_from_bytes(read_regular(found)), header, QUESTION)
+        self._require_same(header, QUESTION)
         rows: dict[int, Row] = {}
         if (self.path / JOURNAL).exists():
             data = read_regular(self.path / JOURNAL)
@@ -85,7 +82,12 @@ class LedgerFolder:
                 write_atomically(self.path / JOURNAL, kept)
         return rows
 
-    def _require_same(self, found: Header, header: Header, name: str) -> None:
+    def require_finished(self, header: Header) -> None:
+        """Raise UsageError unless the finished ledger here answers this question."""
+        self._require_same(header, HEADER)
+
+    def _require_same(self, header: Header, name: str) -> None:
+        found = ledger.header_from_bytes(read_regular(self.path / name))
         if not ledger.same_subject(found, header):
             raise UsageError(
                 f"{self.path / name} belongs to a scan of other weights, domain, competitors or tokens; "
@@ -96,7 +98,7 @@ class LedgerFolder:
         """Where a running scan writes rows as they are found."""
         return Journal(self.path / JOURNAL)
 
-    def finish(self, header: Header, rows: dict[int, Row]) -> Header:
+    def finish(self, header: Header, rows: dict[int, Row]) -> None:
         """Write the files of rows and the header, then remove the journal."""
         tokens, files = ledger.row_range(header), []
         for number, start in enumerate(range(0, len(tokens), ledger.BLOCK)):
@@ -104,11 +106,10 @@ class LedgerFolder:
             name = f"rows-{number:05d}.tsv"
             write_atomically(self.path / name, data)
             files.append((name, ledger.digest(data)))
-        whole = ledger.Header(header.statement, header.first, header.last, header.grid, tuple(files))
+        whole = replace(header, files=tuple(files))
         write_atomically(self.path / HEADER, ledger.header_bytes(whole))
         for name in (JOURNAL, QUESTION):
             (self.path / name).unlink(missing_ok=True)
-        return whole
 
 
 class Journal:

@@ -37,18 +37,20 @@ def multiplier(device: str) -> Multiply | None:
 
 
 class TorchProduct:
-    """Products by torch on one device; the matrix is sent there once."""
+    """Products by torch on one device; each matrix is sent there once."""
 
     def __init__(self, torch: Any, device: str) -> None:
         self.torch, self.device = torch, "cpu" if device == "torch" else device
-        self._there: tuple[Any, Any] | None = None
+        # By identity, beside the array itself, so that the identity stays taken.
+        self._there: dict[int, tuple[Any, Any]] = {}
 
     def __call__(self, a: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
         """(n, m) times the transpose of (V, m), as a numpy array (n, V)."""
         torch = self.torch
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.allow_tf32 = False
-        if self._there is None or self._there[0] is not rows:
-            self._there = (rows, torch.from_numpy(rows).to(self.device))
-        product: NDArray[Any] = (torch.from_numpy(a).to(self.device) @ self._there[1].T).cpu().numpy()
+        if id(rows) not in self._there:
+            self._there[id(rows)] = (rows, torch.from_numpy(rows).to(self.device))
+        _, there = self._there[id(rows)]
+        product: NDArray[Any] = (torch.from_numpy(a).to(self.device) @ there.T).cpu().numpy()
         return product

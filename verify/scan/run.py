@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verify.decide import Decider
-from verify.errors import UsageError, VerifyError
+from verify.errors import UsageError
 from verify.files import require_writable
 from verify.kernel import FREE, READOUT, System, parse_domain
 from verify.kernel.ledger import MAX_GRID, Header, row_range
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from verify.models import Model, ReadoutOverrides
     from verify.scan.check import Tell
 
+    Own = Callable[[Iterable[list[int]]], Iterable[tuple[list[Row], list[Row]]]]
+    Find = Callable[[Iterable[Row]], Iterable[Row]]
+
 # Tokens of one matrix product.
 _BLOCK = 512
 # The own state of the longest direction is at least 2**16 steps of the grid long.
@@ -43,9 +47,10 @@ _GRID_BITS = 17
 
 @dataclass(frozen=True)
 class Scan:
-    """A finished scan: where it lies, what was proved, and how many rows an earlier run had left."""
+    """A finished scan: where it lies, of what, what was proved, how many rows an earlier run had left."""
 
     folder: LedgerFolder
+    model: Model
     proved: ProvedLedger
     resumed: int
 
@@ -78,9 +83,12 @@ def scan(
     question = tasks.Question(asked or "", overrides, domain, competitors, header.grid, proposer, device)
     require_writable(out)
     folder = LedgerFolder.below(out, model.name, domain)
-    rows = folder.resume(header)
-    resumed = len(rows)
-    if not folder.complete:
+    if folder.complete:
+        folder.require_finished(header)
+        resumed = len(row_range(header))
+    else:
+        rows = folder.resume(header)
+        resumed = len(rows)
         todo = [t for t in row_range(header) if t not in rows]
         count = (workers or os.cpu_count() or 1) if asked is not None else 1
         with contextlib.ExitStack() as stack, folder.journal() as journal:
@@ -89,16 +97,21 @@ def scan(
                 executor, count = stack.enter_context(cluster(scheduler))
             elif count > 1 and len(todo) > 1:
                 executor = stack.enter_context(_processes(count))
+            own: Own
+            search: Find
             if executor is None:
-                local = tasks.Worker(question, model)
-                run: Runner = _Here(local)
+                here = tasks.Worker(question, decider)
+                own, search = partial(map, here.own), partial(map, here.search)
             else:
-                run = _There(executor, question, count)
-            for found in run.settle(todo, tell):
+                # A few tasks more than there are workers are on their way.
+                there = partial(_elsewhere, executor, 4 * count)
+                own = partial(there, partial(tasks.own_task, question))
+                search = partial(there, partial(tasks.search_task, question))
+            for found in _settle(todo, own, search, tell):
                 journal.add(found)
                 rows.update((row.token, row) for row in found)
-        header = folder.finish(header, rows)
-    return Scan(folder, check_ledger(folder, model, device, tell), resumed)
+        folder.finish(header, rows)
+    return Scan(folder, model, check_ledger(folder, model, device, tell), resumed)
 
 
 def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> Header:
@@ -137,75 +150,40 @@ def _processes(count: int) -> Iterator[Executor]:
     pool.shutdown()
 
 
-class Runner:
-    """Settles tokens, some rows at a time, in any order."""
-
-    def settle(self, todo: list[int], tell: Tell) -> Iterator[list[Row]]:
-        """Rows as they are found."""
-        hard: list[Row] = []
-        done = 0
-        tell("own directions", 0, len(todo))
-        for settled, rest in self.own(todo[i : i + _BLOCK] for i in range(0, len(todo), _BLOCK)):
-            hard += rest
-            done += len(settled) + len(rest)
-            yield settled
-            tell("own directions", done, len(todo))
-        hard.sort(key=lambda row: row.token)
-        tell("searching", 0, len(hard))
-        for done, row in enumerate(self.search(hard), 1):
-            yield [row]
-            tell("searching", done, len(hard))
-
-    def own(self, blocks: Iterable[list[int]]) -> Iterator[tuple[list[Row], list[Row]]]:
-        """`Worker.own` of every block."""
-        raise NotImplementedError
-
-    def search(self, rows: list[Row]) -> Iterator[Row]:
-        """`Worker.search` of every row."""
-        raise NotImplementedError
+def _settle(todo: list[int], own: Own, search: Find, tell: Tell) -> Iterator[list[Row]]:
+    """Rows as they are found, in any order: own directions of blocks first, then searches for the rest."""
+    hard: list[Row] = []
+    done = 0
+    tell("own directions", 0, len(todo))
+    for settled, rest in own(todo[i : i + _BLOCK] for i in range(0, len(todo), _BLOCK)):
+        hard += rest
+        done += len(settled) + len(rest)
+        yield settled
+        tell("own directions", done, len(todo))
+    hard.sort(key=lambda row: row.token)
+    tell("searching", 0, len(hard))
+    for done, row in enumerate(search(hard), 1):
+        yield [row]
+        tell("searching", done, len(hard))
 
 
-class _Here(Runner):
-    """In this process."""
-
-    def __init__(self, worker: tasks.Worker) -> None:
-        self.worker = worker
-
-    def own(self, blocks: Iterable[list[int]]) -> Iterator[tuple[list[Row], list[Row]]]:
-        return map(self.worker.own, blocks)
-
-    def search(self, rows: list[Row]) -> Iterator[Row]:
-        return map(self.worker.search, rows)
-
-
-class _There(Runner):
-    """In other processes; a few tasks more than there are workers are on their way."""
-
-    def __init__(self, executor: Executor, question: tasks.Question, workers: int) -> None:
-        self.executor, self.question, self.ahead = executor, question, 4 * workers
-
-    def own(self, blocks: Iterable[list[int]]) -> Iterator[tuple[list[Row], list[Row]]]:
-        return self._map(tasks.own_task, blocks)
-
-    def search(self, rows: list[Row]) -> Iterator[Row]:
-        return self._map(tasks.search_task, rows)
-
-    def _map(self, task: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        waiting, pending = iter(items), set[Future[Any]]()
-        try:
-            while True:
-                for item in waiting:
-                    pending.add(self.executor.submit(task, self.question, item))
-                    if len(pending) >= self.ahead:
-                        break
-                if not pending:
-                    return
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, VerifyError):
-                raise
-            raise UsageError(
-                f"a worker process ended ({error}); run the same command again to go on from here"
-            ) from None
+def _elsewhere(
+    executor: Executor, ahead: int, task: Callable[[Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """`task` of every item in other processes, in any order; at most `ahead` are on their way."""
+    waiting, pending = iter(items), set[Future[Any]]()
+    try:
+        while True:
+            for item in waiting:
+                pending.add(executor.submit(task, item))
+                if len(pending) >= ahead:
+                    break
+            if not pending:
+                return
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"a worker process ended ({error}); run the same command again to go on from here"
+        ) from None

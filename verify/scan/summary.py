@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
-from verify.figures import approximate
+from verify.figures import approximate, escape
 from verify.kernel import System
 from verify.kernel.ledger import CLASSES
 
@@ -124,29 +124,32 @@ def _line(row: Row, model: Model, system: System) -> Line:
 
 def table(summary: Summary) -> Iterator[dict[str, Any]]:
     """One record a token, for CSV, Parquet and scripts; numbers are floats beside the exact one."""
-    for line in summary.lines:
-        r = line.row
-        speakable = r.cls in ("own", "hard")
-        verdict = "UNDECIDED" if r.cls == "undecided" else "SPEAKABLE" if speakable else "UNSPEAKABLE"
-        amount = None if r.amount is None else approximate(r.amount)
-        values = (
-            r.token,
-            line.text,
-            verdict,
-            r.cls,
-            r.hard_post,
-            r.hard_model,
-            r.kind,
-            r.realism,
-            amount if speakable else None,
-            None if speakable else amount,
-            None if r.at_most is None else approximate(r.at_most),
-            line.thinness,
-            r.rival,
-            line.rival_text,
-            None if r.amount is None else f"{r.amount.numerator:x}/{r.amount.denominator:x}",
-        )
-        yield dict(zip(COLUMNS, values, strict=True))
+    return map(_record, summary.lines)
+
+
+def _record(line: Line) -> dict[str, Any]:
+    r = line.row
+    speakable = r.cls in ("own", "hard")
+    verdict = "UNDECIDED" if r.cls == "undecided" else "SPEAKABLE" if speakable else "UNSPEAKABLE"
+    amount = None if r.amount is None else approximate(r.amount)
+    values = (
+        r.token,
+        line.text,
+        verdict,
+        r.cls,
+        r.hard_post,
+        r.hard_model,
+        r.kind,
+        r.realism,
+        amount if speakable else None,
+        None if speakable else amount,
+        None if r.at_most is None else approximate(r.at_most),
+        line.thinness,
+        r.rival,
+        line.rival_text,
+        None if r.amount is None else f"{r.amount.numerator:x}/{r.amount.denominator:x}",
+    )
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def write_csv(summary: Summary, path: Path) -> None:
@@ -174,7 +177,6 @@ def write_parquet(summary: Summary, path: Path) -> None:
 def as_json(summary: Summary, most: int) -> dict[str, Any]:
     """The figures of the page, for scripts."""
     s = summary.header.statement
-    records = {record["token"]: record for record in table(summary)}
     return {
         "model": s.model,
         "domain": s.domain.name,
@@ -185,8 +187,8 @@ def as_json(summary: Summary, most: int) -> dict[str, Any]:
         "hard_to_speak_post": summary.hard[0],
         "hard_to_speak_model": summary.hard[1],
         "near_constant": summary.near_constant,
-        "unspeakable": [records[line.row.token] for line in summary.unspeakable],
-        "thinnest": [records[line.row.token] for line in summary.thinnest(most)],
+        "unspeakable": [_record(line) for line in summary.unspeakable],
+        "thinnest": [_record(line) for line in summary.thinnest(most)],
     }
 
 
@@ -220,8 +222,8 @@ def markdown(summaries: list[Summary], most: int) -> str:
         "is (*at most* says how far off it can be), of one that its own direction settles that direction's.",
         *head,
     ]
-    for i, (bound, _) in enumerate(summaries[0].thinner_than()):
-        lines.append(f"| {bound:g} | " + _cells(x.thinner_than()[i][1] for x in summaries))
+    for same_bound in zip(*(x.thinner_than() for x in summaries), strict=True):
+        lines.append(f"| {same_bound[0][0]:g} | " + _cells(n for _, n in same_bound))
     for x in summaries:
         name = x.header.statement.domain.name
         lines += [
@@ -261,9 +263,3 @@ def _cells(values: Iterator[int]) -> str:
 
 def _text(text: str | None) -> str:
     return "" if text is None else escape(repr(text))
-
-
-def escape(text: str) -> str:
-    """Text of a file, fit for a cell of a Markdown table."""
-    safe = text if text.isprintable() else ascii(text)
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#&~" else c for c in safe)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from verify.decide import Decider
 from verify.errors import RefutedError
-from verify.kernel import Multipliers, Speakable, System, Unspeakable, parse_domain
+from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
 from verify.kernel.ledger import Row
-from verify.kernel.proved_ledger import OwnStates, Views, heaviest
+from verify.kernel.proved_ledger import FILL, FULL, OwnStates, Views, heaviest
 from verify.kernel.solve import in_full
 from verify.models import load_model
 from verify.scan.product import multiplier
@@ -22,7 +22,7 @@ from verify.search import Search
 
 if TYPE_CHECKING:
     from verify.kernel.check import Standing
-    from verify.models import Model, ReadoutOverrides
+    from verify.models import ReadoutOverrides
 
 # Multipliers of more bits in all are stored as the bare support, where that determines them.
 _LONG = 1 << 16
@@ -44,30 +44,25 @@ class Question:
 class Worker:
     """Settles tokens of one question; keeps the float copies of the matrix."""
 
-    def __init__(self, question: Question, model: Model | None = None) -> None:
-        self.question = question
-        self.model = model or load_model(question.model, overrides=question.overrides)
-        self.decider = Decider(self.model, question.competitors, question.proposer)
-        self.domain = parse_domain(question.domain)
-        multiply = multiplier(question.device)
-        self.views = Views(self.model.readout, self.domain, self.decider.count, question.grid, multiply)
+    def __init__(self, question: Question, decider: Decider | None = None) -> None:
+        if decider is None:
+            model = load_model(question.model, overrides=question.overrides)
+            decider = Decider(model, question.competitors, question.proposer)
+        self.decider, self.readout = decider, decider.model.readout
+        domain, multiply = parse_domain(question.domain), multiplier(question.device)
+        self.views = Views(self.readout, domain, decider.count, question.grid, multiply)
 
     def own(self, tokens: list[int]) -> tuple[list[Row], list[Row]]:
         """(rows that their own direction or an equal row settles, undecided rows of the others)."""
-        matrix = dict(zip(tokens, self.model.readout.unembedding.integers(tokens), strict=True))
+        matrix = dict(zip(tokens, self.readout.unembedding.integers(tokens), strict=True))
         here, model = self.views.own["here"], self.views.own["model"]
         rows = [
             Row(t, "undecided", False, False, scale(here, matrix[t]), scale(model, matrix[t])) for t in tokens
         ]
-        everything, nothing = [True] * len(rows), [False] * len(rows)
-        found = self.views.standings("here", rows, matrix, everything)
-        by_model = found if self.question.domain == "readout" else None
-        by_model = by_model or self.views.standings("model", rows, matrix, nothing)
-        by_post = found if self.question.domain == "direction" else None
-        by_post = by_post or self.views.standings("post", rows, matrix, nothing)
+        found = self.views.at_own_states(rows, matrix, [True] * len(rows))
         settled: list[Row] = []
         rest: list[Row] = []
-        for row, a, b, c in zip(rows, found, by_model, by_post, strict=True):
+        for row, a, b, c in zip(rows, *found, strict=True):
             flagged = replace(row, hard_model=b.sign <= 0, hard_post=c.sign <= 0)
             done = self._settle(flagged, a, matrix[row.token])
             (settled if done.cls != "undecided" else rest).append(done)
@@ -96,8 +91,7 @@ class Worker:
 
     def search(self, row: Row) -> Row:
         """Search for evidence on a token that its own direction does not settle; checked by the kernel."""
-        system = System(self.model.readout, self.domain, row.token, self.decider.count)
-        run = Search(self.decider, system)
+        run = Search(self.decider, self.views.system.of(row.token))
         with self.decider.one_thread():
             run.run()
         for found in self._rows_of(row, run):
@@ -146,9 +140,9 @@ def scale(own: OwnStates, matrix_row: list[int]) -> int:
         return 0
     if own.system.region == "box":
         bound = own.system.domain.bound
-        return (bound.numerator << own.grid) * 1023 // (max(map(abs, direction)) * bound.denominator * 1024)
+        return (bound.numerator << own.grid) * FILL // (max(map(abs, direction)) * bound.denominator * FULL)
     square = sum(x * x for x in own.system.project(direction))
-    return isqrt((own.system.readout.d << (2 * own.grid)) * 1023 // (1024 * square))
+    return isqrt((own.system.readout.d << (2 * own.grid)) * FILL // (FULL * square))
 
 
 _workers: dict[Question, Worker] = {}
