@@ -22,7 +22,7 @@ from verify.kernel import filter as filter_module
 from verify.kernel.check import Margins, state_margin
 from verify.kernel.domain import Domain, parse_domain
 from verify.kernel.filter import BatchFilter, _below, _sign, as_float64
-from verify.kernel.proved_ledger import OwnStates
+from verify.kernel.ledger_rows import OwnStates
 from verify.kernel.tensor import DTYPES, itemsize, unit_exponent
 
 # dtype -> (exponent bits, mantissa bits)

@@ -42,7 +42,8 @@ from verify.errors import (
 )
 from verify.kernel import Multipliers, Readout, State, System, ledger, parse_domain, strict_json
 from verify.kernel.ledger import CLASSES, REALISM, Header, Row
-from verify.kernel.proved_ledger import LedgerCheck, OwnStates, ProvedLedger, Views
+from verify.kernel.ledger_rows import OwnStates, Views
+from verify.kernel.proved_ledger import LedgerCheck, ProvedLedger
 from verify.models import Tokens
 from verify.scan.run import scan
 

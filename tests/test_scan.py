@@ -315,7 +315,7 @@ def test_a_lying_worker_is_caught_before_the_ledger_is_believed(
 
     monkeypatch.setattr(worker.Worker, "search", lying)
     with pytest.raises(RefutedError):
-        scan(model, "readout", tmp_path / "out")
+        scan(model, "readout", tmp_path / "out", workers=1)
 
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors")

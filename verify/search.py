@@ -203,13 +203,13 @@ class Search:
         if self.bounded or problem.homogeneous:
             high = Fraction(proposal.high) if np.isfinite(proposal.high) else Fraction(0)
             if high < 0:
-                pair = rounded(self.system, proposal, high * Fraction(9, 10)) or rounded(
-                    self.system, proposal, Fraction(0)
+                pair = rounded(self.system, problem, proposal, high * Fraction(9, 10)) or rounded(
+                    self.system, problem, proposal, Fraction(0)
                 )
                 if pair and pair[1] < 0:
                     return self.keep_unspeakable(pair[0], -pair[1], never=True)
             elif self.speakable is not None and self.bounded:
-                pair = rounded(self.system, proposal, high * Fraction(5, 4))
+                pair = rounded(self.system, problem, proposal, high * Fraction(5, 4))
                 if pair and (self.speakable.at_most is None or pair[1] < self.speakable.at_most):
                     self.speakable = replace(self.speakable, ceiling=pair[0], at_most=pair[1])
                     return f"margins are at most {float(pair[1]):.4g}"

@@ -58,7 +58,8 @@ def to_bytes(proved: Proved, readout: Readout) -> bytes:
 def _program(system: System, multipliers: Multipliers, c: Combination) -> list[str]:
     """The sections of the file. Constraints are numbered from 0 in the order in which they stand."""
     d = system.readout.d
-    scaled = any(x.e for x in c.differences)
+    differences = system.differences(list(multipliers.rows))
+    scaled = any(x.e for x in differences)
     names = [f"z{i + 1}" for i in range(d)] + (["tau"] if scaled else [])
     constraints: list[str] = []
     terms: list[tuple[int, int]] = []
@@ -70,7 +71,7 @@ def _program(system: System, multipliers: Multipliers, c: Combination) -> list[s
 
     if scaled:  # a bound on a variable, and those must come first
         add(_constraint("tau_nonnegative", "G", 0, [(d, 1)]), -c.v)
-    for x, value in zip(c.differences, multipliers.values or (), strict=True):
+    for x, value in zip(differences, multipliers.values or (), strict=True):
         add(_constraint(f"row_{x.row}", "G", 1, enumerate((*x.D, x.e))), value)
     if system.projects:  # Pu = 0: all entries of u are u_1, and u_1 times the equation is u.z
         add(_constraint("sum_zero", "E", 0, [(i, 1) for i in range(d)]), -c.u[0])

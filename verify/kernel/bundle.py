@@ -127,12 +127,12 @@ class Rows(Tensor):
         """Lengths of the axes of the whole tensor, as stated and bound by the Merkle root."""
         return self._shape
 
-    def integers(self, rows: Iterable[int]) -> list[list[int]]:
+    def chosen(self, rows: Iterable[int]) -> Any:
         """As of any tensor, for rows that are given."""
         rows = list(rows)
         if not all(j in self._place for j in rows):
             raise RefutedError("a row that the evidence needs is not in the bundle")
-        return self._given.integers([self._place[j] for j in rows])
+        return self._given.chosen([self._place[j] for j in rows])
 
 
 def needed_rows(certificate: Certificate) -> tuple[int, ...]:

@@ -168,12 +168,12 @@ def check_tie(system: System, state: State) -> None:
 
 @dataclass(frozen=True)
 class Combination:
-    """u = sum lambda_j D_j, v = sum lambda_j e_j (units of 2**system.unit), and sum lambda_j; exact."""
+    """u = sum lambda_j D_j, v = sum lambda_j e_j in units of 2**system.unit, sum lambda_j; exact. rows: j."""
 
     u: list[int]
     v: int
     total: int
-    differences: list[Difference]
+    rows: tuple[int, ...]
 
 
 def check_bound(system: System, c: Combination, bound: Fraction) -> None:
@@ -219,9 +219,10 @@ def check_never(system: System, c: Combination) -> None:
         d, scale = system.readout.d, system.readout.d if system.projects else 1
         if d * sum(x * x for x in pu) < (v * scale) ** 2:
             return
-    if not any(pu) and v == 0 and not any(x.e for x in c.differences):
-        rows = [system.project(x.D) for x in c.differences]
-        if _rank_at_least(rows, system.dimension):
+    if not any(pu) and v == 0:
+        differences = system.differences(list(c.rows))
+        rows = [system.project(x.D) for x in differences]
+        if not any(x.e for x in differences) and _rank_at_least(rows, system.dimension):
             return
     raise RefutedError("these multipliers do not exclude that the token ties at some state")
 
@@ -325,16 +326,16 @@ def combine(system: System, multipliers: Multipliers) -> Combination:
     d = system.readout.d
     if max(x.bit_length() for x in values) * d > _MAX_PRODUCT_BITS:
         raise RefutedError("multipliers of that length are not checked in so many dimensions")
-    differences = system.differences(rows)
-    # Factors of two that all entries share are taken out before the product and put back after it.
-    bits = 0
-    for x in differences:
-        for entry in (*x.D, x.e):
-            bits |= entry
-    spare = (bits & -bits).bit_length() - 1 if bits else 0
-    matrix = flint.fmpz_mat([[entry >> spare for entry in (*x.D, x.e)] for x in differences])
-    product = [int(x) << spare for x in (flint.fmpz_mat([list(values)]) * matrix).entries()]
-    return Combination(product[:d], product[d], sum(values), differences)
+    system.require_competitors(rows)
+    # sum lambda_j D_j = fold(L w_t - sum lambda_j w_j), since folding is linear; without the factors of two
+    # that all entries share.
+    (own, *others), spare = system.readout.unembedding.short_integers([system.token, *rows])
+    c_t, *biases = system.bias_integers([system.token, *rows])
+    total = sum(values)
+    product = (flint.fmpz_mat([list(values)]) * flint.fmpz_mat(others)).entries()
+    w = [(total * x - int(y)) << spare for x, y in zip(own, product, strict=True)]
+    c = total * c_t - sum(x * y for x, y in zip(values, biases, strict=True))
+    return Combination(*system.fold(w, c), total, tuple(rows))
 
 
 def _rank_at_least(rows: list[list[int]], rank: int) -> bool:

@@ -74,25 +74,26 @@ class System:
         """Dimension of the linear span of the states."""
         return self.readout.d - (1 if self.projects else 0)
 
-    def _folded(self, rows: list[int]) -> list[tuple[list[int], int]]:
-        """(a_j, b_j) of each row in units of 2**unit."""
-        w = unit_exponent(self.readout.unembedding.dtype)
-        up_a, up_b = w + self._gain_unit - self.unit, w + self._shift_unit - self.unit
+    def fold(self, w: list[int], c: int) -> tuple[list[int], int]:
+        """(a, b) in units of 2**unit of a row w and its bias c, in their tensors' units; linear in (w, c)."""
+        unit = unit_exponent(self.readout.unembedding.dtype)
+        up_a, up_b = unit + self._gain_unit - self.unit, unit + self._shift_unit - self.unit
         up_c = unit_exponent(self._bias.dtype) - self.unit if self._bias is not None else 0
-        c = self._bias_integers(rows)
-        out = []
-        for w_j, c_j in zip(self.readout.unembedding.integers(rows), c, strict=True):
-            a_j = [(x * y) << up_a for x, y in zip(w_j, self._gain, strict=True)]
-            b_j = sum(x * y for x, y in zip(w_j, self._shift, strict=True)) << up_b
-            out.append((a_j, b_j + (c_j << up_c)))
-        return out
+        a = [(x * y) << up_a for x, y in zip(w, self._gain, strict=True)]
+        return a, (sum(x * y for x, y in zip(w, self._shift, strict=True)) << up_b) + (c << up_c)
 
-    def differences(self, rows: list[int]) -> list[Difference]:
-        """The inequalities of the named competitors: D_j = a_t - a_j, e_j = b_t - b_j."""
+    def require_competitors(self, rows: list[int]) -> None:
+        """Raise UsageError unless every one of these rows competes with the token."""
         for j in rows:
             if not 0 <= j < self.count or j == self.token:
                 raise UsageError(f"row {j} is not a competitor of token {self.token}")
-        (a_t, b_t), *others = self._folded([self.token, *rows])
+
+    def differences(self, rows: list[int]) -> list[Difference]:
+        """The inequalities of the named competitors: D_j = a_t - a_j, e_j = b_t - b_j."""
+        self.require_competitors(rows)
+        some = [self.token, *rows]
+        matrix, biases = self.readout.unembedding.integers(some), self.bias_integers(some)
+        (a_t, b_t), *others = [self.fold(w, c) for w, c in zip(matrix, biases, strict=True)]
         return [
             Difference(j, [x - y for x, y in zip(a_t, a_j, strict=True)], b_t - b_j)
             for j, (a_j, b_j) in zip(rows, others, strict=True)
@@ -104,13 +105,14 @@ class System:
         b = w if self._bias is None else unit_exponent(self._bias.dtype)
         low = min(w, b) + unit
         up_w, up_c = w + unit - low, b + unit - low
-        c = self._bias_integers(rows)
+        c = self.bias_integers(rows)
         return [
             (sum(x * y for x, y in zip(w_j, g, strict=True)) << up_w) + ((s * c_j) << up_c)
             for w_j, c_j in zip(self.readout.unembedding.integers(rows), c, strict=True)
         ], low
 
-    def _bias_integers(self, rows: list[int]) -> list[int]:
+    def bias_integers(self, rows: list[int]) -> list[int]:
+        """The logit biases of these rows in units of their dtype; 0 where the domain has none."""
         if self._bias is None:
             return [0] * len(rows)
         return [entry[0] for entry in self._bias.integers(rows)]

@@ -105,10 +105,27 @@ class Tensor:
 
         Raises ModelUnavailableError on a row that holds NaN or infinity.
         """
+        return _decode(self.chosen(rows), self.dtype, self.name)
+
+    def short_integers(self, rows: Iterable[int]) -> tuple[list[list[int]], int]:
+        """`integers` without a power of two that all entries share: (rows, its exponent)."""
+        mantissa, shift = _parts(self.chosen(rows), self.dtype, self.name)
+        held = shift[mantissa != 0]
+        common = int(held.min()) if held.size else 0
+        room = 62 - (_FORMATS[self.dtype][2] + 1)
+        if not held.size or int(held.max()) - common <= room:
+            return (mantissa << np.clip(shift - common, 0, room)).tolist(), common
+        return [
+            [m << s >> common for m, s in zip(ms, ss, strict=True)]
+            for ms, ss in zip(mantissa.tolist(), shift.tolist(), strict=True)
+        ], common
+
+    def chosen(self, rows: Iterable[int]) -> NDArray[np.unsignedinteger]:
+        """The bit patterns of the named rows, (n, d). Errors as `integers`, but not on NaN and infinity."""
         index = np.fromiter(rows, dtype=np.int64)
         if index.size and (int(index.min()) < 0 or int(index.max()) >= self.shape[0]):
             raise ModelUnavailableError(f"tensor {self.name!r} has no such row")
-        return _decode(self.raw.reshape(self.shape[0], -1)[index], self.dtype, self.name)
+        return self.raw.reshape(self.shape[0], -1)[index]
 
     def vector(self) -> list[int]:
         """A one-dimensional tensor as integers in units of 2**unit_exponent(dtype)."""

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from verify.kernel.readout import Readout
 
 
+@dataclass(frozen=True)
+class Source:
+    """What `load_model` was asked for; small, so that any process can load the same again."""
+
+    name_or_path: str
+    overrides: ReadoutOverrides | None
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """What a statement is about.
@@ -30,7 +38,7 @@ class Model:
     name: as asked for, never an absolute path. revision: commit hash of a hub model, else None.
     readout: tensors, norm and epsilon. tokens: ids and texts.
     files: name -> SHA-256 (hex) of the files that norm, epsilon and tokens were read from.
-    weights: the files that hold the tensors.
+    weights: the files that hold the tensors. source: how it was loaded; None for one made in memory.
     """
 
     name: str
@@ -39,6 +47,7 @@ class Model:
     tokens: Tokens
     files: dict[str, str]
     weights: tuple[Path, ...]
+    source: Source | None = None
 
 
 def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) -> Model:
@@ -52,6 +61,11 @@ def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) 
         return _load(name_or_path, overrides)
     except OSError as error:
         raise ModelUnavailableError(f"{name_or_path[:100]!a} cannot be read: {error}") from error
+
+
+def load_again(source: Source) -> Model:
+    """The model that another process loaded."""
+    return load_model(source.name_or_path, overrides=source.overrides)
 
 
 def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
@@ -75,7 +89,8 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
         files.update(vocabulary.files)
     used = {checkpoint.home[tensor.name] for tensor in readout.tensors.values()}
     weights = tuple(path for path in checkpoint.paths if path in used)
-    return Model(name, revision, readout, Tokens(vocabulary, readout.vocabulary), files, weights)
+    tokens = Tokens(vocabulary, readout.vocabulary)
+    return Model(name, revision, readout, tokens, files, weights, Source(name_or_path, overrides))
 
 
 def _resolve(text: str) -> tuple[Path, str, str | None]:

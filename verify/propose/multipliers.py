@@ -66,12 +66,19 @@ def rounded_up(x: Fraction, bits: int = 48) -> Fraction:
     return -((-x) // unit) * unit
 
 
-def rounded(system: System, proposal: Proposal, worst: Fraction) -> tuple[Multipliers, Fraction] | None:
+def rounded(
+    system: System, problem: Problem, proposal: Proposal, worst: Fraction
+) -> tuple[Multipliers, Fraction] | None:
     """The shortest rounding of a proposal's multipliers that proves a bound of at most `worst`."""
+    # Floats say which roundings are not worth the exact sums; they err by far less than this.
+    hopeless = float(worst) + 1e-3 * abs(float(worst))
     for bits in _BITS:
         candidate = integer_multipliers(proposal.rows, proposal.multipliers, bits)
         if candidate is None:
             return None
+        weights = np.array(candidate.values, dtype=np.float64)
+        if problem.ceiling(np.array(candidate.rows), weights) > hopeless:
+            continue
         bound = best_bound(system, combine(system, candidate))
         if bound is not None and bound <= worst:
             return candidate, bound

@@ -146,16 +146,18 @@ class Problem:
         return out
 
     def margins(self, y: Array) -> Array:
-        """l_t - l_j of every competitor at y, shape (count,); infinite for excluded rows."""
+        """l_t - l_j of every competitor at y, (count,), or at each of k states (k, n); infinite for excluded
+        rows.
+        """
         d = self.view.rows.shape[1]
-        tau = float(y[d]) * self.tau_scale if self.homogeneous else 1.0
-        logits = self.view.rows[: self.count] @ y[:d]
-        own = float(self.a_t @ y[:d])
+        logits = (self.view.rows[: self.count] @ y[..., :d].T).T
+        own = y[..., :d] @ self.a_t
         if self.view.kind != "direction":
+            tau = y[..., d:] * self.tau_scale if self.homogeneous else 1.0
             logits += tau * self.view.offsets[: self.count]
-            own += tau * float(self.view.offsets[self.token])
-        out: Array = own - logits
-        out[~self._open] = np.inf
+            own = own + (tau * self.view.offsets[[self.token]])[..., 0]
+        out: Array = own[..., None] - logits
+        out[..., ~self._open] = np.inf
         return out
 
     def objective(self, y: Array) -> Array:

@@ -2,38 +2,83 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING
 
+from threadpoolctl import threadpool_limits
+
+from verify.errors import UsageError
 from verify.kernel.ledger import row_range
-from verify.kernel.proved_ledger import LedgerCheck
+from verify.kernel.proved_ledger import LedgerCheck, check_in_processes
+from verify.models import load_again
 from verify.scan.product import multiplier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from verify.kernel import Readout
+    from verify.kernel.filter import Multiply
     from verify.kernel.proved_ledger import ProvedLedger
-    from verify.models import Model
+    from verify.models import Model, Source
     from verify.scan.folder import LedgerFolder
 
     # Called with a phase, and how many of how many tokens of it are done.
     Tell = Callable[[str, int, int], None]
 
-# Rows put to the kernel at once.
+# Rows put to the kernel at once, and how many are worth more processes than one.
 _CHECKED = 512
+_MANY = 4096
 
 
 def check_ledger(
-    folder: LedgerFolder, model: Model, device: str = "cpu", tell: Tell | None = None
+    folder: LedgerFolder,
+    model: Model,
+    device: str = "cpu",
+    tell: Tell | None = None,
+    workers: int | None = None,
 ) -> ProvedLedger:
-    """Put every row of a finished ledger to the kernel. Raises RefutedError, MalformedError."""
+    """Put every row of a finished ledger to the kernel. workers: processes; None for one a core.
+
+    Raises RefutedError, MalformedError, UsageError if a process dies.
+    """
     header = folder.header()
+    total = len(row_range(header))
+    workers = cores() if workers is None else workers
+
+    def told(done: int) -> None:
+        if tell is not None:
+            tell("checking", done, total)
+
+    told(0)
+    if workers > 1 and total >= _MANY and model.source is not None:
+        load = partial(_load, model.source, device)
+        try:
+            return check_in_processes(header, folder.blocks(header), load, workers, told)
+        except (OSError, RuntimeError) as error:
+            raise UsageError(f"a process of the check ended ({error}); run the same command again") from None
     ledger = LedgerCheck(header, model.readout, multiplier(device))
-    done, total = 0, len(row_range(header))
+    done = 0
     for block in folder.blocks(header):
         for start in range(0, len(block), _CHECKED):
             some = block[start : start + _CHECKED]
             ledger.add(some)
             done += len(some)
-            if tell is not None:
-                tell("checking", done, total)
+            told(done)
     return ledger.proved()
+
+
+def _load(source: Source, device: str) -> tuple[Readout, Multiply | None]:
+    """What a process of the check works with."""
+    one_blas_thread()
+    return load_again(source).readout, multiplier(device)
+
+
+def one_blas_thread() -> None:
+    """For this process: several of them share the cores."""
+    threadpool_limits(1)
+
+
+def cores() -> int:
+    """How many processes can run at once here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,9 +6,7 @@ The rows come from workers and are believed for the ledger's sake only; at the e
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, log2
@@ -22,9 +20,10 @@ from verify.errors import UsageError
 from verify.files import require_writable
 from verify.kernel import FREE, READOUT, System, parse_domain
 from verify.kernel.ledger import MAX_GRID, Header, row_range
+from verify.kernel.processes import processes
 from verify.models import load_model
 from verify.scan import worker as tasks
-from verify.scan.check import check_ledger
+from verify.scan.check import check_ledger, cores, one_blas_thread
 from verify.scan.cluster import cluster
 from verify.scan.folder import LedgerFolder
 
@@ -71,16 +70,16 @@ def scan(
 ) -> Scan:
     """Decide tokens first..last (all rows, unless given) and keep a ledger below `out`.
 
-    model: a name or folder; a Model in memory is scanned by this process alone. workers: processes; None for
-    one a core. scheduler: a Dask cluster in place of processes of this machine. tell:
+    model: a name or folder, or a Model; one that was not loaded is scanned by this process alone. workers:
+    processes; None for one a core. scheduler: a Dask cluster in place of processes of this machine. tell:
     called with a phase, and how many of how many tokens of it are done. A finished ledger is checked only;
     an interrupted one goes on. Raises UsageError (options, another scan in the folder), OutputError.
     """
-    asked = model if isinstance(model, str) else None
     model = load_model(model, overrides=overrides) if isinstance(model, str) else model
     decider = Decider(model, competitors, proposer)
     header = _header(decider, domain, tokens)
-    question = tasks.Question(asked or "", overrides, domain, competitors, header.grid, proposer, device)
+    question = tasks.Question(model.source, domain, competitors, header.grid, proposer, device)
+    count = (workers or cores()) if model.source is not None else 1
     require_writable(out)
     folder = LedgerFolder.below(out, model.name, domain)
     if folder.complete:
@@ -90,13 +89,13 @@ def scan(
         rows = folder.resume(header)
         resumed = len(rows)
         todo = [t for t in row_range(header) if t not in rows]
-        count = (workers or os.cpu_count() or 1) if asked is not None else 1
         with contextlib.ExitStack() as stack, folder.journal() as journal:
             executor: Executor | None = None
-            if scheduler is not None and asked is not None:
-                executor, count = stack.enter_context(cluster(scheduler))
+            ahead = count
+            if scheduler is not None and model.source is not None:
+                executor, ahead = stack.enter_context(cluster(scheduler))
             elif count > 1 and len(todo) > 1:
-                executor = stack.enter_context(_processes(count))
+                executor = stack.enter_context(processes(count, one_blas_thread))
             own: Own
             search: Find
             if executor is None:
@@ -104,14 +103,14 @@ def scan(
                 own, search = partial(map, here.own), partial(map, here.search)
             else:
                 # A few tasks more than there are workers are on their way.
-                there = partial(_elsewhere, executor, 4 * count)
+                there = partial(_elsewhere, executor, 4 * ahead)
                 own = partial(there, partial(tasks.own_task, question))
                 search = partial(there, partial(tasks.search_task, question))
             for found in _settle(todo, own, search, tell):
                 journal.add(found)
                 rows.update((row.token, row) for row in found)
         folder.finish(header, rows)
-    return Scan(folder, model, check_ledger(folder, model, device, tell), resumed)
+    return Scan(folder, model, check_ledger(folder, model, device, tell, count), resumed)
 
 
 def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> Header:
@@ -133,21 +132,6 @@ def _grid(decider: Decider) -> int:
         unit = System(readout, domain, 0, decider.count).direction_unit
         bits = max(bits, ceil(log2(longest) + log2(readout.vocabulary * readout.d)) - unit)
     return min(bits + _GRID_BITS, MAX_GRID)
-
-
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator[Executor]:
-    """A pool of processes that does not outlive an interruption."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, tasks.prepare_process, (os.getpid(),))
-    try:
-        yield pool
-    except BaseException:
-        for process in list(getattr(pool, "_processes", {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
 
 
 def _settle(todo: list[int], own: Own, search: Find, tell: Tell) -> Iterator[list[Row]]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import time
 from dataclasses import dataclass, replace
 from math import isqrt
 from typing import TYPE_CHECKING
 
 from verify.decide import Decider
-from verify.errors import RefutedError
+from verify.decision import float_state
+from verify.errors import RefutedError, UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
 from verify.kernel.ledger import Row
-from verify.kernel.proved_ledger import FILL, FULL, OwnStates, Views, heaviest
+from verify.kernel.ledger_rows import FILL, FULL, OwnStates, Views, heaviest
 from verify.kernel.solve import in_full
-from verify.models import load_model
+from verify.models import load_again
+from verify.propose.neighbours import NeighbourDirections
 from verify.scan.product import multiplier
 from verify.search import Search
 
 if TYPE_CHECKING:
     from verify.kernel.check import Standing
-    from verify.models import ReadoutOverrides
+    from verify.models import Source
 
 # Multipliers of more bits in all are stored as the bare support, where that determines them.
 _LONG = 1 << 16
@@ -32,8 +31,7 @@ _LONG = 1 << 16
 class Question:
     """What is scanned; small, so that it can be sent to any process."""
 
-    model: str
-    overrides: ReadoutOverrides | None
+    model: Source | None
     domain: str
     competitors: str
     grid: int
@@ -46,9 +44,13 @@ class Worker:
 
     def __init__(self, question: Question, decider: Decider | None = None) -> None:
         if decider is None:
-            model = load_model(question.model, overrides=question.overrides)
-            decider = Decider(model, question.competitors, question.proposer)
+            if question.model is None:
+                raise UsageError("a model made in memory cannot be loaded again")
+            decider = Decider(load_again(question.model), question.competitors, question.proposer)
         self.decider, self.readout = decider, decider.model.readout
+        self.neighbours = NeighbourDirections()
+        if question.proposer == "default":
+            decider.proposers.insert(0, self.neighbours)
         domain, multiply = parse_domain(question.domain), multiplier(question.device)
         self.views = Views(self.readout, domain, decider.count, question.grid, multiply)
 
@@ -99,6 +101,8 @@ class Worker:
                 self.views.check([found])
             except RefutedError:
                 continue
+            if found.witness is not None:
+                self.neighbours.remember(row.token, float_state(run.system, found.witness))
             return found
         return row
 
@@ -168,18 +172,3 @@ def search_task(question: Question, row: Row) -> Row:
     """`Worker.search` in whatever process this runs."""
     with _one_at_a_time:
         return worker(question).search(row)
-
-
-def prepare_process(parent: int) -> None:
-    """In a worker process: one BLAS thread, no reaction to Ctrl-C, an end when the scan's process ends."""
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
