@@ -10,6 +10,7 @@ import os
 import resource
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -32,11 +33,12 @@ def main() -> None:
 @click.option("--model", default="whisper-tiny.en", show_default=True, help="Name or folder.")
 @click.option("--domains", default="readout,direction,free", show_default=True, help="Separated by commas.")
 @click.option("--tokens", default=None, type=int, help="The first so many. [all]")
-def whole(model: str, domains: str, tokens: int | None) -> None:
+@click.option("--out", default=None, help="Keep the ledgers in this folder.")
+def whole(model: str, domains: str, tokens: int | None, out: str | None) -> None:
     """Scan and audit, seconds, megabytes, and multiples of the bare V x V x d product in float32."""
     _heading(model)
     for domain in domains.split(","):
-        _measure(model, domain, tokens)
+        _measure(model, domain, tokens, out)
 
 
 @main.command()
@@ -51,7 +53,7 @@ def generated(rows: int, width: int, domain: str, tokens: int | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_as_gpt2(gpt2_shaped(0, rows, width)[0], Path(folder))
         _heading(folder)
-        _measure(folder, domain, tokens)
+        _measure(folder, domain, tokens, None)
 
 
 def _heading(model: str) -> None:
@@ -60,14 +62,22 @@ def _heading(model: str) -> None:
     click.echo("|---|---|---|---|---|---|---|---|")
 
 
-def _measure(model: str, domain: str, tokens: int | None) -> None:
+def _measure(model: str, domain: str, tokens: int | None, kept: str | None) -> None:
     loaded = load_model(model)
     last = (tokens or loaded.readout.vocabulary) - 1
     floor = product_seconds(loaded, last + 1)
-    with tempfile.TemporaryDirectory() as out:
+    phases: dict[str, float] = {}
+
+    def tell(what: str, done: int, total: int) -> None:  # noqa: ARG001 - the signature of a listener
+        phases.setdefault(what, time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as temporary:
         start = time.perf_counter()
-        done = scan(model, domain, Path(out), tokens=(0, last))
-        seconds = time.perf_counter() - start
+        done = scan(model, domain, Path(kept or temporary), tokens=(0, last), tell=tell)
+        end = time.perf_counter()
+        seconds = end - start
+        begun = [*phases.values(), end]
+        spent = [f"{b - a:.0f}" for a, b in pairwise(begun)]
         start = time.perf_counter()
         check_ledger(done.folder, loaded)
         audit = time.perf_counter() - start
@@ -75,7 +85,14 @@ def _measure(model: str, domain: str, tokens: int | None) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak += resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (os.cpu_count() or 1)
     classes = ", ".join(f"{n} {name}" for name, n in sorted(done.proved.counts.items()))
-    cells = (domain, classes, f"{floor:.1f}", f"{seconds:.0f}", f"{seconds / floor:.1f}", f"{audit:.0f}")
+    cells = (
+        domain,
+        classes,
+        f"{floor:.1f}",
+        f"{seconds:.0f} ({' + '.join(spent)})",
+        f"{seconds / floor:.1f}",
+        f"{audit:.0f}",
+    )
     click.echo(f"| {' | '.join(cells)} | {size:.1f} | {peak / 1e3:.0f} |")
 
 

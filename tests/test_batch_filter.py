@@ -538,14 +538,20 @@ def exact_rows(readout: Readout) -> list[list[Fraction]]:
     return [[Fraction(x) for x in row] for row in as_float64(readout.unembedding, 0, 12).tolist()]
 
 
+def fits(own: OwnStates, direction: list[int], m: int) -> bool:
+    a, b, n = own.room(direction)
+    inside: bool = a * m**n <= b
+    return inside
+
+
 def largest(own: OwnStates, q: list[int]) -> int:
     """By bisection; by the definition of the theorem in fractions at the end."""
     low, high = 0, 1
-    while own.fits(q, high):
+    while fits(own, q, high):
         low, high = high, 2 * high
     while high - low > 1:
         middle_ = (low + high) // 2
-        low, high = (middle_, high) if own.fits(q, middle_) else (low, middle_)
+        low, high = (middle_, high) if fits(own, q, middle_) else (low, middle_)
     system, share = own.system, Fraction(1023, 1024)
     for m in (low, low + 1):
         z = [Fraction(m * x, 1 << own.grid) for x in q]

@@ -52,19 +52,24 @@ class OwnStates:
         """The own direction of a row of the matrix."""
         return self.system.own_direction(row, self.sums)
 
-    def fits(self, direction: list[int], m: int) -> bool:
-        """Whether m times the direction is inside."""
+    def room(self, direction: list[int]) -> tuple[int, int, int]:
+        """(a, b, n): m >= 0 times the direction is inside if and only if a * m**n <= b. a is 0 for zero."""
         if self.system.region == "box":
-            bound, top = self.system.domain.bound, m * max(map(abs, direction))
-            return top * bound.denominator * FULL <= (bound.numerator << self.grid) * FILL
+            bound = self.system.domain.bound
+            return (
+                max(map(abs, direction)) * bound.denominator * FULL,
+                (bound.numerator << self.grid) * FILL,
+                1,
+            )
         square = sum(x * x for x in self.system.project(direction))
-        return m * m * square * FULL <= (self.system.readout.d << (2 * self.grid)) * FILL
+        return square * FULL, (self.system.readout.d << (2 * self.grid)) * FILL, 2
 
     def is_scale(self, direction: list[int], m: int) -> bool:
         """Whether m is the one that the rule prescribes."""
-        if not any(direction) or (self.system.projects and not any(self.system.project(direction))):
+        a, b, n = self.room(direction)
+        if a == 0:
             return m == 0
-        return self.fits(direction, m) and not self.fits(direction, m + 1)
+        return m >= 0 and a * m**n <= b < a * (m + 1) ** n
 
     def state(self, direction: list[int], m: int) -> State:
         """The own state at scale m."""

@@ -135,8 +135,8 @@ class System:
         """d * P u after a LayerNorm, u itself otherwise (an exact multiple of Pu either way)."""
         if not self.projects:
             return u
-        total = sum(u)
-        return [len(u) * x - total for x in u]
+        d, total = len(u), sum(u)
+        return [d * x - total for x in u]
 
     def final_state(self, z: list[int], scale: int, unit: int) -> tuple[list[int], int, int]:
         """g and s of Theorem 3 as (integers, integer, unit): scale * logit_j = w_j . g + s * c_j.

@@ -12,10 +12,10 @@ from verify.decision import float_state
 from verify.errors import RefutedError, UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
 from verify.kernel.ledger import Row
-from verify.kernel.ledger_rows import FILL, FULL, OwnStates, Views, heaviest
+from verify.kernel.ledger_rows import OwnStates, Views, heaviest
 from verify.kernel.solve import in_full
 from verify.models import load_again
-from verify.propose.neighbours import NeighbourDirections
+from verify.propose.reflection import Reflections
 from verify.scan.product import multiplier
 from verify.search import Search
 
@@ -48,9 +48,9 @@ class Worker:
                 raise UsageError("a model made in memory cannot be loaded again")
             decider = Decider(load_again(question.model), question.competitors, question.proposer)
         self.decider, self.readout = decider, decider.model.readout
-        self.neighbours = NeighbourDirections()
+        self.reflections = Reflections()
         if question.proposer == "default":
-            decider.proposers.insert(0, self.neighbours)
+            decider.proposers.insert(0, self.reflections)
         domain, multiply = parse_domain(question.domain), multiplier(question.device)
         self.views = Views(self.readout, domain, decider.count, question.grid, multiply)
 
@@ -102,7 +102,7 @@ class Worker:
             except RefutedError:
                 continue
             if found.witness is not None:
-                self.neighbours.remember(row.token, float_state(run.system, found.witness))
+                self.reflections.remember(row.token, float_state(run.system, found.witness))
             return found
         return row
 
@@ -139,14 +139,8 @@ class Worker:
 
 def scale(own: OwnStates, matrix_row: list[int]) -> int:
     """The m of the rule (Theorem 16); the kernel checks that it is."""
-    direction = own.direction(matrix_row)
-    if own.is_scale(direction, 0):
-        return 0
-    if own.system.region == "box":
-        bound = own.system.domain.bound
-        return (bound.numerator << own.grid) * FILL // (max(map(abs, direction)) * bound.denominator * FULL)
-    square = sum(x * x for x in own.system.project(direction))
-    return isqrt((own.system.readout.d << (2 * own.grid)) * FILL // (FULL * square))
+    a, b, n = own.room(own.direction(matrix_row))
+    return 0 if a == 0 else b // a if n == 1 else isqrt(b // a)
 
 
 _workers: dict[Question, Worker] = {}
