@@ -126,7 +126,7 @@ def test_short_integers_are_the_integers_without_a_power_of_two(dtype: str, case
         assert [[x << spare for x in row] for row in short] == t.integers(rows)
         entries = [x for row in short for x in row]
         assert all(type(x) is int for x in entries)
-        assert case != "alike" or all(abs(x) < 1 << 80 for x in entries)
+        assert case != "alike" or dtype == "BF16" or all(abs(x) < 1 << 80 for x in entries)
 
 
 def is_finite(t: Tensor, row: int) -> bool:
