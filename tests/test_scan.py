@@ -264,7 +264,7 @@ def test_a_page_of_several_domains(tmp_path: Path) -> None:
     model = load_model(str(square_checkpoint(tmp_path / "square")))
     found = [summarise(scan(model, d, tmp_path / "out").folder, model) for d in ("readout", "direction")]
     page = markdown(found, 3)
-    assert "| tied: unspeakable: an equal row ties with it everywhere | 2 | 2 |" in page
+    assert "| tied: unspeakable, an equal row ties with it everywhere | 2 | 2 |" in page
     assert page.count("'centre'") >= 2
 
 
