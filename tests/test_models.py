@@ -219,12 +219,20 @@ def test_bert_head_with_old_names_and_equal_copies(tmp_path: Path) -> None:
 
 
 def test_every_entry_is_complete() -> None:
-    for architecture in ARCHITECTURES.values():
-        assert architecture.embedding
-        assert architecture.head
-        assert architecture.gain
-        assert exact_decimal(architecture.epsilon_default) > 0
-        assert bool(architecture.shift) == (architecture.norm == "layernorm")
+    for entries in ARCHITECTURES.values():
+        for entry in entries:
+            assert entry.embedding
+            assert entry.head
+            assert entry.width
+            assert entry.rows
+            assert (entry.norm == "none") == (not entry.epsilon_default)
+            if entry.norm != "none":
+                assert exact_decimal(entry.epsilon_default) > 0
+            if entry.norm != "layernorm":
+                assert not entry.shift
+            named = (*entry.gain, *entry.shift)
+            assert bool(entry.layers) == any("{last}" in name for name in named)
+            assert not entry.gain_offset or entry.gain
 
 
 def changed(config: dict[str, object], **changes: object) -> dict[str, object]:
@@ -286,6 +294,14 @@ REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "epsilon_nan": (json.dumps(LLAMA).replace("1e-05", "NaN"), llama(), "NaN is not a number"),
     "epsilon_infinite": (json.dumps(LLAMA).replace("1e-05", "-Infinity"), llama(), "Infinity"),
     "epsilon_absurd": (json.dumps(LLAMA).replace("1e-05", "1e-99999999999"), llama(), "not a decimal"),
+    "quantised": (changed(LLAMA, quantization_config={"bits": 4}), llama(), "quantised.*by hand"),
+    "quantised_inside": (changed(LLAMA, text_config={"quantization_config": {}}), llama(), "quantised"),
+    "compressed": (changed(LLAMA, compression_config={}), llama(), "quantised"),
+    "two_dtypes": (
+        LLAMA,
+        llama(**{"model.norm.weight": ONE.astype(np.float16)}),
+        "several dtypes.*unembedding F32, gain F16",
+    ),
     "duplicate_key": ('{"model_type": "gpt2", "model_type": "llama"}', llama(), "stands there twice"),
     "config_is_a_list": ("[]", llama(), "not a JSON object"),
     "config_is_not_json": ("{", llama(), "not valid JSON"),
@@ -324,12 +340,12 @@ def test_what_is_no_exact_decimal(text: str) -> None:
         exact_decimal(text)
 
 
-def test_positive_scale_soft_cap_quantisation_and_dtype_are_named(tmp_path: Path) -> None:
+def test_positive_scale_soft_cap_and_dtype_are_named(tmp_path: Path) -> None:
     config = changed(
-        LLAMA, logit_scale=0.5, final_logit_softcapping=30, quantization_config={}, torch_dtype="bfloat16"
+        LLAMA, logit_scale=0.5, final_logit_softcapping=30, torch_dtype="bfloat16"
     )
     notes = " ".join(load_model(str(folder(tmp_path, config, llama()))).readout.notes)
-    for word in ("logit_scale", "final_logit_softcapping", "quantization", "bfloat16"):
+    for word in ("logit_scale", "final_logit_softcapping", "bfloat16"):
         assert word in notes
 
 
