@@ -4,10 +4,10 @@ their logits are compared with the readout that `load_model` finds in the saved 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import sqrt
 from pathlib import Path
@@ -36,6 +36,9 @@ class Case:
     at: the module whose input is captured; empty for the one that the gain's name gives.
     scale, cap: what the model does to its logits after the readout; noted: words that a note must hold.
     roles: what the readout must consist of. seq2seq, audio: what it is fed.
+    zeroed: parameters that are zero. copied: a parameter and the one that it is a copy of.
+    part: the submodule that is run, where the whole cannot be run on text. head: give it a head of its own,
+    though its class ties whatever the configuration says, as older checkpoints have it.
     """
 
     model_type: str
@@ -49,7 +52,10 @@ class Case:
     noted: tuple[str, ...] = ()
     seq2seq: bool = False
     audio: bool = False
-    zeroed: tuple[str, ...] = field(default=())
+    zeroed: tuple[str, ...] = ()
+    copied: tuple[str, str] | None = None
+    part: str = ""
+    head: bool = False
 
     @property
     def name(self) -> str:
@@ -104,13 +110,24 @@ def both(model_type: str, of: str, config: dict[str, Any], roles: str, **more: A
     ]
 
 
+def masked(
+    model_type: str,
+    of: str,
+    config: dict[str, Any],
+    bias: str = "lm_head.bias",
+    copy: str = "lm_head.decoder.bias",
+) -> list[Case]:
+    """`both` for a head whose bias is stored twice."""
+    return both(model_type, of, config, BIASED, noted=("outer set",), copied=(copy, bias))
+
+
 def mistral3(inner: str) -> dict[str, Any]:
     text = {**LLAMA, "head_dim": 4, "model_type": inner, "vocab_size": ROWS, **UNTIED}
     return {"text_config": text, "vision_config": {**PIXTRAL, "model_type": "pixtral"}, **UNTIED}
 
 
 CASES: list[Case] = [
-    *both("gpt2", "GPT2LMHeadModel", GPT2, BIASED[:-5]),
+    *both("gpt2", "GPT2LMHeadModel", GPT2, "unembedding gain shift"),
     *both("gpt_bigcode", "GPTBigCodeForCausalLM", GPT2, "unembedding gain shift"),
     *both("gpt_neo", "GPTNeoForCausalLM", NEO | {"layer_norm_epsilon": EPS}, "unembedding gain shift"),
     *both("gptj", "GPTJForCausalLM", GPT2 | {"rotary_dim": 4}, BIASED),
@@ -156,7 +173,9 @@ CASES: list[Case] = [
     Case("falcon", "new-decoder", "FalconForCausalLM", FALCON | {"new_decoder_architecture": True}),
     *both("mpt", "MptForCausalLM", MPT, GAIN),
     *both("llama", "LlamaForCausalLM", LLAMA, GAIN),
-    Case("llama", "with-biases", "LlamaForCausalLM", LLAMA | {"attention_bias": True, "mlp_bias": True}, GAIN),
+    Case(
+        "llama", "with-biases", "LlamaForCausalLM", LLAMA | {"attention_bias": True, "mlp_bias": True}, GAIN
+    ),
     *both("llama4_text", "Llama4ForCausalLM", LLAMA4, GAIN),
     Case(
         "llama4",
@@ -164,7 +183,7 @@ CASES: list[Case] = [
         "Llama4ForConditionalGeneration",
         {"text_config": {**LLAMA4, "vocab_size": ROWS}, "vision_config": LLAMA4_VISION},
         GAIN,
-        at="language_model.model.norm",
+        part="language_model",
     ),
     *both("mistral", "MistralForCausalLM", LLAMA, GAIN),
     *both("ministral", "MinistralForCausalLM", LLAMA | {"head_dim": 4}, GAIN),
@@ -200,7 +219,11 @@ CASES: list[Case] = [
         "gemma3",
         "tied",
         "Gemma3ForConditionalGeneration",
-        {"text_config": {**GEMMA, "vocab_size": ROWS}, "vision_config": GEMMA3_VISION, "mm_tokens_per_image": 4},
+        {
+            "text_config": {**GEMMA, "vocab_size": ROWS},
+            "vision_config": GEMMA3_VISION,
+            "mm_tokens_per_image": 4,
+        },
         GAIN,
     ),
     *both("phi", "PhiForCausalLM", LAYERED, BIASED),
@@ -251,7 +274,16 @@ CASES: list[Case] = [
         noted=("d_model ** -0.5",),
         seq2seq=True,
     ),
-    Case("t5", "v1.1-gated", "T5ForConditionalGeneration", T5 | UNTIED | {"feed_forward_proj": "gated-gelu"}, GAIN, seq2seq=True),
+    Case(
+        "t5",
+        "v1.1-gated",
+        "T5ForConditionalGeneration",
+        T5 | UNTIED | {"feed_forward_proj": "gated-gelu"},
+        GAIN,
+        seq2seq=True,
+    ),
+    Case("t5", "untied-head", "T5ForConditionalGeneration", T5, GAIN, seq2seq=True, head=True),
+    Case("mt5", "untied-head", "MT5ForConditionalGeneration", T5, GAIN, seq2seq=True, head=True),
     Case("mt5", "tied", "MT5ForConditionalGeneration", T5, GAIN, seq2seq=True),
     Case("bart", "biased", "BartForConditionalGeneration", BART, BIASED, seq2seq=True, noted=("post-norm",)),
     Case("bart", "untied", "BartForConditionalGeneration", BART | UNTIED, BIASED, seq2seq=True),
@@ -275,18 +307,24 @@ CASES: list[Case] = [
     ),
     Case("whisper", "tied", "WhisperForConditionalGeneration", WHISPER, audio=True),
     Case("whisper", "untied", "WhisperForConditionalGeneration", WHISPER | UNTIED, audio=True),
-    *both("bert", "BertForMaskedLM", MASKED, BIASED, noted=("outer set",)),
+    *masked("bert", "BertForMaskedLM", MASKED, "cls.predictions.bias", "cls.predictions.decoder.bias"),
     Case("bert", "pretraining", "BertForPreTraining", MASKED, BIASED),
     Case("bert", "decoder", "BertLMHeadModel", MASKED | {"is_decoder": True}, BIASED),
-    *both("roberta", "RobertaForMaskedLM", MASKED, BIASED, noted=("outer set",)),
+    *masked("roberta", "RobertaForMaskedLM", MASKED),
     Case("roberta", "decoder", "RobertaForCausalLM", MASKED | {"is_decoder": True}, BIASED),
-    *both("xlm-roberta", "XLMRobertaForMaskedLM", MASKED, BIASED),
-    *both("camembert", "CamembertForMaskedLM", MASKED, BIASED),
+    *masked("xlm-roberta", "XLMRobertaForMaskedLM", MASKED),
+    *masked("camembert", "CamembertForMaskedLM", MASKED),
     *both("distilbert", "DistilBertForMaskedLM", DISTIL, BIASED, noted=("outer set",)),
-    *both("albert", "AlbertForMaskedLM", ALBERT, BIASED, noted=("outer set",)),
+    *masked("albert", "AlbertForMaskedLM", ALBERT, "predictions.bias", "predictions.decoder.bias"),
     Case("albert", "pretraining", "AlbertForPreTraining", ALBERT, BIASED),
     *both("electra", "ElectraForMaskedLM", MASKED | {"embedding_size": 12}, BIASED, noted=("outer set",)),
-    Case("electra", "decoder", "ElectraForCausalLM", MASKED | {"embedding_size": 12, "is_decoder": True}, BIASED),
+    Case(
+        "electra",
+        "decoder",
+        "ElectraForCausalLM",
+        MASKED | {"embedding_size": 12, "is_decoder": True},
+        BIASED,
+    ),
 ]
 
 
@@ -306,11 +344,13 @@ def build(case: Case) -> Any:
         name: value for name, value in model.named_buffers() if name == "final_logits_bias"
     }
     with torch.no_grad():
-        for name, value in state.items():
+        for name, value in sorted(state.items()):
             low, high = (0.5, 2.0) if _is_gain(name, value) else (-0.5, 0.5)
             value.uniform_(low, high, generator=generator)
             if name in case.zeroed:
                 value.zero_()
+        if case.copied is not None and case.copied[0] in state:  # else they are one parameter
+            state[case.copied[0]].copy_(state[case.copied[1]])
     return model
 
 
@@ -429,19 +469,36 @@ class Run:
 
 def save(case: Case, folder: Path) -> Any:
     """Build the model and save it as `transformers` does; the model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = build(case)
-        model.save_pretrained(folder)
+    model = build(case)
+    if case.head:
+        give_head(model)
+    model.save_pretrained(folder)
+    if case.head:
+        path = folder / "config.json"
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "scale_decoder_outputs"}
+        path.write_text(json.dumps(config | UNTIED))
+        model = type(model).from_pretrained(folder).eval()
     return model
+
+
+def give_head(model: Any) -> None:
+    """An output matrix of the model's own."""
+    import torch
+
+    torch.manual_seed(3)
+    model.lm_head.weight = torch.nn.Parameter(torch.rand(ROWS, 16) - 0.5)
 
 
 def run(case: Case, folder: Path) -> Run:
     """Save the model, load it as any other, and feed it."""
     theirs = save(case, folder)
-    ours = load_model(str(folder))
+    return compare(case, theirs, load_model(str(folder)))
+
+
+def compare(case: Case, theirs: Any, ours: Model) -> Run:
+    """Feed the model of `transformers` and keep what enters its norm and what comes out."""
     with captured(norm_module(case, theirs, ours.readout), float(ours.readout.epsilon)) as seen:
-        logits = feed(case, theirs)
+        logits = feed(case, theirs.get_submodule(case.part))
     assert len(seen) == 1
     return Run(case, ours, seen[0].numpy(), logits.numpy())
 
@@ -463,6 +520,3 @@ def wrong_readouts(readout: Readout) -> dict[str, Readout]:
     if readout.bias is not None:
         wrong["bias_dropped"] = replace(readout, bias=None)
     return wrong
-
-
-Measure = Callable[[Case], Run]

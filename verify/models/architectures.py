@@ -16,8 +16,9 @@ _RESTRICTED = (
     "carries over to the model and SPEAKABLE need not"
 )
 _POST_NORM = (
-    "the norm is the last layer's own (post-norm), fed a bounded state plus that layer's output, a restricted "
-    "set: the domain `readout` is an outer set, so UNSPEAKABLE carries over to the model and SPEAKABLE need not"
+    "the norm is the last layer's own (post-norm), fed a bounded state plus that layer's output, a "
+    "restricted set: the domain `readout` is an outer set, so UNSPEAKABLE carries over to the model and "
+    "SPEAKABLE need not"
 )
 _NO_NORM = (
     "no norm stands before the unembedding: the state is the vector that the unembedding is multiplied with; "
@@ -289,17 +290,13 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
     "llama": (_llama_like("LlamaForCausalLM"),),
     "llama4_text": (_LLAMA4,),
     "llama4": (
-        _wrapped(
-            _LLAMA4, "Llama4ForConditionalGeneration", must_be={"model_type": ("llama4_text", None)}
-        ),
+        _wrapped(_LLAMA4, "Llama4ForConditionalGeneration", must_be={"model_type": ("llama4_text", None)}),
     ),
     "mistral": (_llama_like("MistralForCausalLM"),),
     "ministral": (_llama_like("MinistralForCausalLM"),),
     "ministral3": (_llama_like("Ministral3ForCausalLM", epsilon_default="1e-5"),),
     "mistral3": (
-        _wrapped(
-            _llama_like(""), "Mistral3ForConditionalGeneration", must_be={"model_type": ("mistral",)}
-        ),
+        _wrapped(_llama_like(""), "Mistral3ForConditionalGeneration", must_be={"model_type": ("mistral",)}),
         _wrapped(
             _llama_like("", epsilon_default="1e-5"),
             "Mistral3ForConditionalGeneration",
@@ -332,11 +329,7 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
             epsilon_default="1e-5",
         ),
     ),
-    "phi3": (
-        _llama_like(
-            "Phi3ForCausalLM", epsilon_default="1e-5", own_code="modeling_phi3"
-        ),
-    ),
+    "phi3": (_llama_like("Phi3ForCausalLM", epsilon_default="1e-5", own_code="modeling_phi3"),),
     "stablelm": (
         _llama_like(
             "StableLmForCausalLM",

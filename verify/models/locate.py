@@ -117,7 +117,8 @@ def _misfit(architecture: Architecture, config: Config) -> str | None:
         )
     if _own_code(config) - {architecture.own_code}:
         return (
-            f"{config.name}: auto_map brings the model's own code, whose last step may be anything; {_BY_HAND}"
+            f"{config.name}: auto_map brings the model's own code, whose last step may be anything; "
+            + _BY_HAND
         )
     inner = _inner(architecture, config)
     allowed_values = {**MUST_BE, **architecture.must_be}
@@ -127,8 +128,8 @@ def _misfit(architecture: Architecture, config: Config) -> str | None:
         for table in tables:
             if table.get(key) not in allowed:
                 return (
-                    f"{table.name}: {key} is {table.get(key)!a}, which changes the readout and is unmodelled; "
-                    f"if you know how, {_BY_HAND}"
+                    f"{table.name}: {key} is {table.get(key)!a}, which changes the readout and is "
+                    f"unmodelled; if you know how, {_BY_HAND}"
                 )
     return None
 
@@ -245,8 +246,8 @@ def _tied(architecture: Architecture, config: Config, inner: Config) -> tuple[bo
     words = {table.flag(key, default=True) for table in (config, inner) if table.has(key)}
     if len(words) > 1:
         raise ModelUnavailableError(
-            f"{config.name} and {inner.name} contradict each other in {key}; loaders differ in which one they "
-            f"follow. Set both to what the model was trained with, or {_BY_HAND}"
+            f"{config.name} and {inner.name} contradict each other in {key}; loaders differ in which one "
+            f"they follow. Set both to what the model was trained with, or {_BY_HAND}"
         )
     if words:
         return words.pop(), "says"
