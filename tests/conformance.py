@@ -86,7 +86,10 @@ BART = {
     "decoder_ffn_dim": 24,
     "max_position_embeddings": 32,
 }
-WHISPER = {**{k: v for k, v in BART.items() if k != "max_position_embeddings"}, "num_mel_bins": 8}
+WHISPER: dict[str, Any] = {
+    **{k: v for k, v in BART.items() if k != "max_position_embeddings"},
+    "num_mel_bins": 8,
+}
 WHISPER |= {"max_source_positions": 10, "max_target_positions": 32, "begin_suppress_tokens": None}
 MAMBA = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4, "layer_norm_epsilon": EPS}
 ALBERT = {**MASKED, "embedding_size": 12, "num_hidden_groups": 1}

@@ -69,18 +69,22 @@ def locate_readout(checkpoint: Checkpoint, config: Config) -> Readout:
 
 
 def _architecture(checkpoint: Checkpoint, config: Config) -> Architecture:
-    """The first entry of the model's type that holds under its config.json."""
+    """The entry of the model's type, which must be known."""
     model_type = config.text("model_type")
-    entries = ARCHITECTURES.get(model_type or "")
-    if entries is None:
+    if model_type not in ARCHITECTURES:
         found = f"model_type {model_type!a}" if model_type else "no model_type"
         raise ModelUnavailableError(
             f"unknown architecture: {config.name} has {found}; "
             f"known are {', '.join(sorted(ARCHITECTURES))}.\n" + candidates(checkpoint, config)
         )
+    return entry_of(config)
+
+
+def entry_of(config: Config) -> Architecture:
+    """The first entry of a known `model_type` that holds under config.json, else ModelUnavailableError."""
     _refuse_quantised(config)
     misfits = []
-    for architecture in entries:
+    for architecture in ARCHITECTURES[config.values["model_type"]]:
         misfit = _misfit(architecture, config)
         if misfit is None:
             return architecture
