@@ -37,8 +37,8 @@ of `llama4` cannot be run on text alone in this version, so its language model i
   are before them. One that is not positive, or a scale beside a logit bias, is refused.
 - *outer set*: the norm (or the matrix) is fed a restricted set of vectors, so UNSPEAKABLE carries over to the
   model and SPEAKABLE need not.
-- *tied*: what an absent `tie_word_embeddings` means. If both matrices are stored and differ although tied, the
-  model is refused; if an untied one lacks its own, too.
+- *tied*: what an absent `tie_word_embeddings` means. A tied model whose two matrices are both stored and
+  differ is refused, and so is an untied one that lacks its own.
 - Refused as well: another head than the classes named, the model's own code (except where a line says
   otherwise), quantised checkpoints, tensors of several dtypes, options and tensors that no entry models (OPT
   with a projection after a final norm, for example). What is refused can be described by hand.
@@ -101,7 +101,7 @@ def _line(model_type: str, record: Record) -> str:
         f"[{model_type}](#{model_type})",
         ", ".join(f"`{name}`" for name in first.classes),
         " or ".join(dict.fromkeys(map(_norm, entries))),
-        _epsilon(first),
+        " or ".join(dict.fromkeys(_epsilon(entry) for entry in entries if entry.norm != "none")),
         "yes" if first.tied_default else "no",
         f"≤ {worst:.0e} ({len(names)} {'model' if len(names) == 1 else 'models'})",
     )
@@ -127,6 +127,8 @@ def _epsilon(entry: Architecture) -> str:
 def _section(model_type: str, record: Record) -> str:
     text = f"### {model_type}\n\n"
     entries = ARCHITECTURES[model_type]
+    if len(entries) > 1:
+        text += "The first of these that holds counts.\n\n"
     for entry in entries:
         if len(entries) > 1:
             text += f"Where {_where(entry)}:\n\n"
@@ -158,6 +160,7 @@ def _facts(entry: Architecture) -> dict[str, str]:
         "norm": _norm(entry),
         "matrix when tied": names(entry.embedding),
         "matrix when untied": names(entry.head),
+        "epsilon": _epsilon(entry),
         "gain": names(entry.gain),
         "shift": names(entry.shift),
         "logit bias": names(entry.bias) + zeros if entry.bias else "",
