@@ -39,6 +39,8 @@ of `llama4` cannot be run on text alone in this version, so its language model i
   model and SPEAKABLE need not.
 - *tied*: what an absent `tie_word_embeddings` means. A tied model whose two matrices are both stored and
   differ is refused, and so is an untied one that lacks its own.
+- `{{last}}` is the number of the last layer, counted from 0; *gain stored less 1*: the gain is the stored
+  value plus 1.
 - Refused as well: another head than the classes named, the model's own code (except where a line says
   otherwise), quantised checkpoints, tensors of several dtypes, options and tensors that no entry models (OPT
   with a projection after a final norm, for example). What is refused can be described by hand.
@@ -155,7 +157,7 @@ def _facts(entry: Architecture) -> dict[str, str]:
     def names(found: tuple[str, ...]) -> str:
         return " or ".join(f"`{name}`" for name in found)
 
-    zeros = " (zeros where it lacks)" if entry.bias_may_lack else ""
+    zeros = " (zeros where it is not stored)" if entry.bias_may_lack else ""
     return {
         "norm": _norm(entry),
         "matrix when tied": names(entry.embedding),

@@ -296,7 +296,9 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
     "ministral": (_llama_like("MinistralForCausalLM"),),
     "ministral3": (_llama_like("Ministral3ForCausalLM", epsilon_default="1e-5"),),
     "mistral3": (
-        _wrapped(_llama_like(""), "Mistral3ForConditionalGeneration", must_be={"model_type": ("mistral",)}),
+        _wrapped(
+            _llama_like(""), "Mistral3ForConditionalGeneration", must_be={"model_type": ("mistral", None)}
+        ),
         _wrapped(
             _llama_like("", epsilon_default="1e-5"),
             "Mistral3ForConditionalGeneration",
