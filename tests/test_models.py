@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -219,19 +220,62 @@ def test_bert_head_with_old_names_and_equal_copies(tmp_path: Path) -> None:
 
 
 def test_every_entry_is_complete() -> None:
-    for architecture in ARCHITECTURES.values():
-        assert architecture.embedding
-        assert architecture.head
-        assert architecture.gain
-        assert exact_decimal(architecture.epsilon_default) > 0
-        assert bool(architecture.shift) == (architecture.norm == "layernorm")
+    for entries in ARCHITECTURES.values():
+        for entry in entries:
+            assert entry.embedding
+            assert entry.head
+            assert entry.width
+            assert entry.rows
+            assert (entry.norm == "none") == (not entry.epsilon_default)
+            if entry.norm != "none":
+                assert exact_decimal(entry.epsilon_default) > 0
+            if entry.norm != "layernorm":
+                assert not entry.shift
+            named = (*entry.gain, *entry.shift)
+            assert bool(entry.layers) == any("{last}" in name for name in named)
+            assert not entry.gain_offset or entry.gain
 
 
-def changed(config: dict[str, object], **changes: object) -> dict[str, object]:
-    return {key: value for key, value in (config | changes).items() if value != "ABSENT"}
+def changed(config: Mapping[str, object], **changes: object) -> dict[str, object]:
+    return {key: value for key, value in {**config, **changes}.items() if value != "ABSENT"}
 
 
 ONE = np.ones(D, np.float32)
+OPT = {"model_type": "opt", "hidden_size": D, "vocab_size": V}
+BART = {"model_type": "bart", "d_model": D, "vocab_size": V, "decoder_layers": 1}
+MPT = {"model_type": "mpt", "d_model": D, "vocab_size": V}
+GEMMA3_TEXT = {"model_type": "gemma3_text", "hidden_size": D, "vocab_size": V, "rms_norm_eps": 1e-5}
+GEMMA3 = {"model_type": "gemma3", "text_config": GEMMA3_TEXT}
+
+
+def opt(**more: np.ndarray) -> Arrays:
+    norm = "model.decoder.final_layer_norm"
+    return {
+        "model.decoder.embed_tokens.weight": matrix(),
+        f"{norm}.weight": ONE,
+        f"{norm}.bias": ONE,
+        **more,
+    }
+
+
+def bart(layers: int, **more: np.ndarray) -> Arrays:
+    norms = [f"model.decoder.layers.{n}.final_layer_norm" for n in range(layers)]
+    return {
+        "model.shared.weight": matrix(),
+        **{f"{norm}.{part}": ONE for norm in norms for part in ("weight", "bias")},
+        **more,
+    }
+
+
+def mpt(**more: np.ndarray) -> Arrays:
+    return {"transformer.wte.weight": matrix(), "transformer.norm_f.weight": ONE, **more}
+
+
+def gemma3(**more: np.ndarray) -> Arrays:
+    prefix = "language_model.model."
+    return {f"{prefix}embed_tokens.weight": matrix(), f"{prefix}norm.weight": ONE, **more}
+
+
 REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "unknown_architecture": (changed(GPT2, model_type="nouveau"), gpt2(), "unknown architecture.*nouveau"),
     "no_model_type": (changed(GPT2, model_type="ABSENT"), gpt2(), "no model_type"),
@@ -286,6 +330,47 @@ REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "epsilon_nan": (json.dumps(LLAMA).replace("1e-05", "NaN"), llama(), "NaN is not a number"),
     "epsilon_infinite": (json.dumps(LLAMA).replace("1e-05", "-Infinity"), llama(), "Infinity"),
     "epsilon_absurd": (json.dumps(LLAMA).replace("1e-05", "1e-99999999999"), llama(), "not a decimal"),
+    "opt_projects_after_the_norm": (changed(OPT, word_embed_proj_dim=D + 1), opt(), "word_embed_proj_dim"),
+    "opt_with_a_projection_it_does_not_name": (
+        OPT,
+        opt(**{"model.decoder.project_out.weight": matrix(3, D, D)}),
+        "project_out",
+    ),
+    "opt_norm_removed_but_stored": (
+        changed(OPT, _remove_final_layer_norm=True),
+        opt(),
+        "final_layer_norm",
+    ),
+    "opt_norm_without_gain": (changed(OPT, layer_norm_elementwise_affine=False), opt(), "elementwise_affine"),
+    "opt_post_norm_without_layers": (changed(OPT, do_layer_norm_before=False), opt(), "num_hidden_layers"),
+    "bart_of_more_layers": (BART, bart(2), "layers.1.*not of one model"),
+    "bart_of_fewer_layers": (changed(BART, decoder_layers=2), bart(1), "lacks the gain"),
+    "bart_pre_norm": (changed(BART, normalize_before=True), bart(1), "normalize_before"),
+    "bart_with_a_last_norm": (BART, bart(1, **{"model.decoder.layer_norm.weight": ONE}), "layer_norm"),
+    "bart_bias_of_two_rows": (BART, bart(1, final_logits_bias=matrix(0, 2, V)), "final_logits_bias.*shape"),
+    "olmo_with_a_gain": (changed(LLAMA, model_type="olmo"), llama(), "model.norm.weight"),
+    "mpt_with_rmsnorm": (changed(MPT, norm_type="rmsnorm"), mpt(), "norm_type"),
+    "mpt_with_a_shift": (MPT, mpt(**{"transformer.norm_f.bias": ONE}), "norm_f.bias"),
+    "mpt_with_other_code": (changed(MPT, auto_map={"AutoModelForCausalLM": "x.Y"}), mpt(), "own code"),
+    "gemma3_without_text": (changed(GEMMA3, text_config="ABSENT"), gemma3(), "no table text_config"),
+    "gemma3_around_another": (
+        changed(GEMMA3, text_config={**GEMMA3_TEXT, "model_type": "gemma4_text"}),
+        gemma3(),
+        "gemma4_text",
+    ),
+    "gemma3_tied_and_not": (
+        changed(GEMMA3, tie_word_embeddings=True, text_config={**GEMMA3_TEXT, "tie_word_embeddings": False}),
+        gemma3(),
+        "contradict",
+    ),
+    "quantised": (changed(LLAMA, quantization_config={"bits": 4}), llama(), "quantised.*by hand"),
+    "quantised_inside": (changed(LLAMA, text_config={"quantization_config": {}}), llama(), "quantised"),
+    "compressed": (changed(LLAMA, compression_config={}), llama(), "quantised"),
+    "two_dtypes": (
+        LLAMA,
+        llama(**{"model.norm.weight": ONE.astype(np.float16)}),
+        "several dtypes.*unembedding F32, gain F16",
+    ),
     "duplicate_key": ('{"model_type": "gpt2", "model_type": "llama"}', llama(), "stands there twice"),
     "config_is_a_list": ("[]", llama(), "not a JSON object"),
     "config_is_not_json": ("{", llama(), "not valid JSON"),
@@ -324,12 +409,10 @@ def test_what_is_no_exact_decimal(text: str) -> None:
         exact_decimal(text)
 
 
-def test_positive_scale_soft_cap_quantisation_and_dtype_are_named(tmp_path: Path) -> None:
-    config = changed(
-        LLAMA, logit_scale=0.5, final_logit_softcapping=30, quantization_config={}, torch_dtype="bfloat16"
-    )
+def test_positive_scale_soft_cap_and_dtype_are_named(tmp_path: Path) -> None:
+    config = changed(LLAMA, logit_scale=0.5, final_logit_softcapping=30, torch_dtype="bfloat16")
     notes = " ".join(load_model(str(folder(tmp_path, config, llama()))).readout.notes)
-    for word in ("logit_scale", "final_logit_softcapping", "quantization", "bfloat16"):
+    for word in ("logit_scale", "final_logit_softcapping", "bfloat16"):
         assert word in notes
 
 
@@ -348,6 +431,36 @@ def test_nan_loads_and_is_found_when_asked(tmp_path: Path) -> None:
     readout = load_model(str(folder(tmp_path, LLAMA, llama(**{"lm_head.weight": bad})))).readout
     with pytest.raises(ModelUnavailableError, match=r"lm_head.weight.*\[3, 1\]"):
         readout.unembedding.require_finite()
+
+
+def test_own_code_that_the_table_knows_is_named(tmp_path: Path) -> None:
+    code = {
+        "AutoConfig": "configuration_mpt.MPTConfig",
+        "AutoModelForCausalLM": "a/b--modeling_mpt.MPTForCausalLM",
+    }
+    readout = load_model(str(folder(tmp_path, changed(MPT, auto_map=code), mpt()))).readout
+    assert "own code (modeling_mpt)" in " ".join(readout.notes)
+    assert (readout.norm, readout.shift) == ("layernorm", None)
+
+
+def test_bart_without_bias_with_zeros_and_with_a_row(tmp_path: Path) -> None:
+    assert "zeros" in " ".join(load_model(str(folder(tmp_path, BART, bart(1)))).readout.notes)
+    zeros = np.zeros((1, V), np.float32)
+    readout = load_model(str(folder(tmp_path, BART, bart(1, final_logits_bias=zeros)))).readout
+    assert readout.bias is None
+    zeros[0, V - 1] = 1e-40
+    readout = load_model(str(folder(tmp_path, BART, bart(1, final_logits_bias=zeros)))).readout
+    assert readout.bias is not None
+    assert readout.bias.shape == (V,)
+
+
+def test_keys_of_a_nested_table(tmp_path: Path) -> None:
+    readout = load_model(str(folder(tmp_path, GEMMA3, gemma3()))).readout
+    assert (readout.epsilon, readout.gain_offset) == (Fraction(1, 10**5), 1)
+    assert readout.epsilon_source == "config.json: text_config: rms_norm_eps"
+    with pytest.raises(ModelUnavailableError, match="announces vocab_size 262208"):
+        short = {key: value for key, value in GEMMA3_TEXT.items() if key != "vocab_size"}
+        load_model(str(folder(tmp_path, changed(GEMMA3, text_config=short), gemma3())))
 
 
 # By hand
@@ -399,3 +512,64 @@ def test_incomplete_descriptions(tmp_path: Path, overrides: ReadoutOverrides, me
 def test_an_empty_description_is_none(tmp_path: Path) -> None:
     model = load_model(str(folder(tmp_path, LLAMA, llama())), overrides=ReadoutOverrides())
     assert model.readout.norm == "rmsnorm"
+
+
+TOML = """
+# the last step of a nouveau
+unembedding = "out.w"
+norm = "rmsnorm"
+norm_gain = "final.g"
+gain_offset = 1
+epsilon = 1.25e-5
+"""
+
+
+def test_a_description_in_toml(tmp_path: Path) -> None:
+    path = tmp_path / "readout.toml"
+    path.write_text(TOML)
+    found = ReadoutOverrides.from_toml(path)
+    assert found == ReadoutOverrides("out.w", "rmsnorm", "final.g", epsilon="1.25e-5", gain_offset=1)
+    path.write_text(TOML.replace("1.25e-5", '"0.0000125"'))
+    assert ReadoutOverrides.from_toml(str(path)).epsilon == "0.0000125"
+    path.write_text(TOML.replace("1.25e-5", "0"))
+    folder(tmp_path, {}, {"out.w": matrix(), "final.g": ONE})
+    readout = load_model(str(tmp_path), overrides=ReadoutOverrides.from_toml(path)).readout
+    assert (readout.gain_offset, readout.epsilon_source) == (1, "by hand: 0")
+    assert readout.epsilon == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "describes nothing"),
+        ("gain_offset = 0", "describes nothing"),
+        ("unembeding = 'x'", "unknown key 'unembeding'.*did you mean unembedding"),
+        ("[readout]\nunembedding = 'x'", "unknown key 'readout'"),
+        ("unembedding = 1", "unembedding must be a name"),
+        ("unembedding = 1.5", "unembedding must be a name"),
+        ("unembedding = ''", "unembedding must be a name"),
+        ("norm_gain = ['x']", "norm_gain must be a name"),
+        ("gain_offset = true", "gain_offset must be 0 or 1"),
+        ("gain_offset = 1.0", "gain_offset must be 0 or 1"),
+        ("epsilon = true", "epsilon must be a number"),
+        ("norm = 'none'\nnorm = 'none'", "not valid TOML"),
+        ("norm = none", "not valid TOML"),
+        ("a=" + "[" * 5000, "not valid TOML"),
+        ("#" * 70_000, "longer than"),
+    ],
+)
+def test_what_no_description_in_toml_is(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "readout.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=f"(?s){message}"):
+        ReadoutOverrides.from_toml(path)
+    with pytest.raises(UsageError, match="not a file"):
+        ReadoutOverrides.from_toml(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("epsilon", ["nan", "inf", "-1e-5", "1_0.0", "1e9999"])
+def test_toml_numbers_that_no_epsilon_is(tmp_path: Path, epsilon: str) -> None:
+    (tmp_path / "r.toml").write_text(f"unembedding = 'lm_head.weight'\nnorm = 'rmsnorm'\nepsilon = {epsilon}")
+    overrides = ReadoutOverrides.from_toml(tmp_path / "r.toml")
+    with pytest.raises(UsageError, match="epsilon"):
+        load_model(str(folder(tmp_path, LLAMA, llama())), overrides=overrides)

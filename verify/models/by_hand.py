@@ -6,13 +6,15 @@ Wrong here = a true claim about other tensors than the reader named.
 from __future__ import annotations
 
 import difflib
+import tomllib
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from verify.errors import UsageError
+from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.readout import NORMS, Readout
-from verify.models.config import exact_decimal
+from verify.models.config import Decimal, exact_decimal, read_bytes
 
 if TYPE_CHECKING:
     from verify.kernel.tensor import Tensor
@@ -24,6 +26,7 @@ FLAGS = (
     "--logit-bias NAME --gain-offset 0|1 --epsilon 1e-5"
 )
 _MATRICES, _VECTORS = 12, 16
+_TOML_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,48 @@ class ReadoutOverrides:
     epsilon: str | None = None
     gain_offset: int = 0
 
+    @classmethod
+    def from_toml(cls, path: str | Path) -> ReadoutOverrides:
+        """The description in a TOML file: the fields of this class as keys, epsilon a number or a string.
+
+        Raises UsageError if the file cannot be read, is not TOML, has an unknown key or a value of another
+        type, or describes nothing.
+        """
+        name = Path(path).name
+        table = _read_toml(Path(path))
+        known = {field.name: field.default for field in fields(cls)}
+        for key, value in table.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise UsageError(f"{name}: unknown key {key!a}{hint}; known are {', '.join(known)}")
+            kinds = {"gain_offset": (int,), "epsilon": (int, str, Decimal)}.get(key, (str,))
+            if type(value) not in kinds or value == "":
+                wanted = {"gain_offset": "0 or 1", "epsilon": "a number"}.get(key, "a name in quotes")
+                raise UsageError(f"{name}: {key} must be {wanted}")
+        if "epsilon" in table:
+            table["epsilon"] = getattr(table["epsilon"], "text", str(table["epsilon"]))
+        overrides = cls(**table)
+        if overrides.empty:
+            raise UsageError(f"{name} describes nothing; known keys are {', '.join(known)}")
+        return overrides
+
     @property
     def empty(self) -> bool:
         """Whether nothing is set."""
         return all(getattr(self, field.name) == field.default for field in fields(self))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """A small TOML file; its decimals keep their text."""
+    try:
+        data = read_bytes(path, _TOML_LIMIT)
+    except ModelUnavailableError as error:
+        raise UsageError(str(error)) from error
+    try:
+        return tomllib.loads(data.decode("utf-8"), parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path.name} is not valid TOML: {str(error)[:200]}") from error
 
 
 def readout_by_hand(checkpoint: Checkpoint, overrides: ReadoutOverrides) -> Readout:

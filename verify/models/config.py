@@ -94,6 +94,13 @@ class Config:
     sha256: str
     name: str = "config.json"
 
+    def inside(self, key: str) -> Config:
+        """The table below a key, as a config of its own."""
+        table = self.values.get(key)
+        if type(table) is not dict:
+            raise ModelUnavailableError(f"{self.name} has no table {key}, which describes the language model")
+        return Config(table, self.sha256, f"{self.name}: {key}")
+
     def has(self, key: str) -> bool:
         """Whether the key is there with a value other than null."""
         return self.values.get(key) is not None
