@@ -56,11 +56,11 @@ class RemoteWeights:
     """A safetensors file of a snapshot on the hub."""
 
     def __init__(self, snapshot: Snapshot, name: str) -> None:
-        from huggingface_hub import cached_assets_path
+        from huggingface_hub import cached_assets_path, constants
 
-        owner = snapshot.repository.replace("/", "--")
-        self.snapshot, self.name = snapshot, name
-        self.folder = cached_assets_path("verify", namespace=owner, subfolder=snapshot.commit) / name
+        owner, assets = snapshot.repository.replace("/", "--"), constants.HF_ASSETS_CACHE
+        cache = cached_assets_path("verify", owner, snapshot.commit, assets_dir=assets)
+        self.snapshot, self.name, self.folder = snapshot, name, cache / name
         self.whole: Path | None = None
 
     def exists(self) -> bool:
@@ -133,7 +133,7 @@ class RemoteWeights:
         if self.snapshot.unreachable is not None:
             self._out_of_reach()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(part.path.with_suffix(".lock")):
+        with WeakFileLock(self.folder / "fetch.lock"):
             tensor = part.read()  # another process may have been first
             if tensor is None:
                 try:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 8.0
 _LONGEST_ASKED_WAIT_S = 60.0
-_CHUNK = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -100,7 +99,7 @@ def _answer(file: RemoteFile, begin: int, end: int) -> Iterator[bytes]:
         hf_raise_for_status(response)
         _check(response, file, begin, end)
         left = end - begin
-        for piece in response.iter_raw(_CHUNK):
+        for piece in response.iter_raw():
             if len(piece) > left and response.status_code == 206:
                 raise ChangedError(f"{file.name}: the server sends more bytes than it says")
             yield piece[:left]
