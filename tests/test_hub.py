@@ -187,6 +187,15 @@ def test_token_then_again_without_the_server(tmp_path: Path) -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def test_two_at_once_fetch_once(tmp_path: Path, hub: HubServer) -> None:
+    environment = _environment(tmp_path / "home", {"HF_ENDPOINT": hub.url})
+    command = [sys.executable, "-c", PROGRAM, "gpt2"]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.communicate(timeout=60)[0].startswith(f"gpt2 {COMMIT}")
+    assert hub.sent["model.safetensors"] <= NEEDED + 2 * HEADER
+
+
 def test_token_of_an_environment_variable_goes_to_the_hub_only(tmp_path: Path, hub: HubServer) -> None:
     hub.faults.token = secret = "hf_s3cret"
     command = ("token", "30208", "--model", "gpt2", "--revision", "v1")
@@ -428,8 +437,13 @@ def test_no_weights_at_all(hub: HubServer, here: list[float]) -> None:
     (hub.root / "model.safetensors").unlink()
     with pytest.raises(ModelUnavailableError, match="no weights"):
         load_model("gpt2")
-    for file in hub.root.iterdir():
-        file.rename(file.with_suffix(".other"))
+
+
+def test_nothing_to_be_read(hub: HubServer, here: list[float]) -> None:
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (hub.root / name).unlink()
+    with pytest.raises(ModelUnavailableError, match="neither weights nor a config"):
+        load_model("gpt2")
 
 
 def test_dtypes_that_cannot_be_read_are_not_fetched(hub: HubServer, here: list[float]) -> None:

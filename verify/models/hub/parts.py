@@ -14,6 +14,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from verify.errors import ModelUnavailableError, VerifyError
@@ -29,7 +30,6 @@ from verify.models.hub.snapshot import Snapshot, download
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 # Most headers are shorter, and come with the first request.
 _HEADER_GUESS = 100_000
@@ -56,11 +56,12 @@ class RemoteWeights:
     """A safetensors file of a snapshot on the hub."""
 
     def __init__(self, snapshot: Snapshot, name: str) -> None:
-        from huggingface_hub import cached_assets_path, constants
+        from huggingface_hub import constants
 
-        owner, assets = snapshot.repository.replace("/", "--"), constants.HF_ASSETS_CACHE
-        cache = cached_assets_path("verify", owner, snapshot.commit, assets_dir=assets)
-        self.snapshot, self.name, self.folder = snapshot, name, cache / name
+        # Where the client wants other packages' files (its cached_assets_path); made when first written to.
+        owner = snapshot.repository.replace("/", "--")
+        self.folder = Path(constants.HF_ASSETS_CACHE) / "verify" / owner / snapshot.commit / name
+        self.snapshot, self.name = snapshot, name
         self.whole: Path | None = None
 
     def exists(self) -> bool:

@@ -142,9 +142,9 @@ def _etag(response: Any) -> str | None:
     return None
 
 
-def patiently(call: Callable[[], _T]) -> _T:
+def patiently(call: Callable[[], _T], attempts: int = _ATTEMPTS) -> _T:
     """The result of a call, repeated where the hub is overloaded: 429 and 5xx."""
-    for failures in range(1, _ATTEMPTS):
+    for failures in range(1, attempts):
         try:
             return call()
         except Exception as error:

@@ -57,7 +57,7 @@ def find_snapshot(repository: str, revision: str | None) -> Snapshot:
     unreachable = None
     try:
         # Downloads ask the same without a timeout, and would wait for ever on a silent network.
-        patiently(lambda: HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT_S))
+        patiently(lambda: HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT_S), attempts=3)
     except Exception as error:  # noqa: BLE001 - the client's, its transport's and OS errors
         unreachable = error
     folder = _download(repository, revision, _BESIDE_WEIGHTS, unreachable)
