@@ -34,6 +34,7 @@ class Faults:
     drop: int = 0  # times that a large body is cut
     drop_after: int = 1 << 15  # bytes into the body
     outage_after: int | None = None  # large bytes in all, after which nothing is answered
+    store_status: int = 0  # answers of the second host
     ignore_range: bool = False
     short: int = 0  # bytes that Content-Range is off by
     gated: bool = False
@@ -48,6 +49,7 @@ class HubServer:
 
     root: Path
     repository: str = "gpt2"
+    moved: str | None = None  # its old name, answered with a redirect
     faults: Faults = field(default_factory=Faults)
     sent: Counter[str] = field(default_factory=Counter)  # body bytes of resolved files, by file
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # host, "GET /x", headers
@@ -132,6 +134,10 @@ def _handler(hub: HubServer, place: str) -> type[BaseHTTPRequestHandler]:
                 return self.large(path.strip("/"))
             if self.refused():
                 return None
+            for start in ("/", "/api/models/"):
+                old, new = f"{start}{hub.moved}", f"{start}{hub.repository}"
+                if path == old or path.startswith(f"{old}/"):
+                    return self.reply(b"", 307, Location=self.path.replace(old, new, 1))
             api = f"/api/models/{hub.repository}"
             if path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}", f"{api}/revision/v1"):
                 files = [{"rfilename": file.name} for file in sorted(hub.root.iterdir())]
@@ -189,7 +195,9 @@ def _handler(hub: HubServer, place: str) -> type[BaseHTTPRequestHandler]:
             data, faults = (hub.root / name).read_bytes(), hub.faults
             if self.out(name):
                 self.close_connection = True
-                return
+                return None
+            if faults.store_status:
+                return self.reply(b"<Error/>", faults.store_status)
             wanted, headers, status = data, {"ETag": '"of the store"'}, 200
             asked = self.headers.get("Range")
             if asked and not faults.ignore_range:
@@ -201,7 +209,7 @@ def _handler(hub: HubServer, place: str) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Encoding"] = "gzip"
             self.start(status, len(wanted), headers)
             if self.command != "GET":
-                return
+                return None
             if faults.drop and len(wanted) > faults.drop_after:
                 faults.drop -= 1
                 wanted, self.close_connection = wanted[: faults.drop_after], True
@@ -210,7 +218,7 @@ def _handler(hub: HubServer, place: str) -> type[BaseHTTPRequestHandler]:
                     piece = wanted[position : position + (1 << 14)]
                     if self.out(name):
                         self.close_connection = True
-                        return
+                        return None
                     self.wfile.write(piece)
                     hub.sent[name] += len(piece)
             except OSError:

@@ -223,13 +223,19 @@ def test_token_of_an_environment_variable_goes_to_the_hub_only(tmp_path: Path, h
         ("gpt2", "refs/pr/1", None),
         ("gpt2@v1", "v2", "one of them"),
         ("whisper-tiny.en", "v1", "on this machine"),
-        (".", "v1", "on this machine"),
+        ("square", "v1", "on this machine"),
+        (".", "v1", "hub name"),
+        ("x" * 10_000, "v1", "hub name"),
         ("a/b/c", "v1", "hub name"),
         ("gpt2", "../x", "no branch"),
         ("gpt2", "", "no branch"),
     ],
 )
-def test_revision_option(model: str, revision: str, error: str | None) -> None:
+def test_revision_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, revision: str, error: str | None
+) -> None:
+    (tmp_path / "square").mkdir()
+    monkeypatch.chdir(tmp_path)
     if error is None:
         assert at_revision(model, revision) == f"gpt2@{revision}"
         return
@@ -353,7 +359,7 @@ def headers() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", list(headers()))
+@pytest.mark.parametrize("name", ["overlap", "truncated", "longer", "long_header", "no_json", "no_prefix"])
 def test_headers_are_held_to_the_rules_of_the_format(
     tmp_path: Path, hub: HubServer, here: list[float], name: str
 ) -> None:
@@ -373,6 +379,25 @@ def test_refusals_in_one_line(hub: HubServer, here: list[float]) -> None:
         with pytest.raises(ModelUnavailableError, match=reason) as caught:
             load_model(name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [403, 404, 416])
+def test_refusals_of_the_other_host(tmp_path: Path, hub: HubServer, here: list[float], status: int) -> None:
+    folder(hub.root, json.loads((hub.root / "config.json").read_text()), gpt2_tensors())
+    hub.faults.store_status = status
+    (hub.root / "tokenizer.json").unlink()
+    with pytest.raises(ModelUnavailableError) as caught:
+        load_model("gpt2")
+    assert "\n" not in str(caught.value)
+    assert SIGNATURE not in str(caught.value)
+    assert not parts(tmp_path)
+
+
+def test_a_model_that_moved(hub: HubServer, here: list[float]) -> None:
+    """As gpt2 did, to openai-community/gpt2."""
+    hub.repository, hub.moved = "community/gpt2", "gpt2"
+    expect_gpt2(load_model("gpt2"))
+    assert hub.sent["model.safetensors"] == NEEDED + HEADER
 
 
 # Other layouts

@@ -30,11 +30,11 @@ def at_revision(text: str, revision: str) -> str:
 
     Raises UsageError where `text` is no hub name, already names another revision, or `revision` is none.
     """
-    if text in BUNDLED or Path(text).is_dir():
-        raise UsageError(f"--revision goes with a hub name; {text[:100]!a} is on this machine")
     split = split_hub_name(text)
     if split is None:
         raise UsageError(f"--revision goes with a hub name (org/name), not with {text[:100]!a}")
+    if text in BUNDLED or Path(text).is_dir():
+        raise UsageError(f"--revision goes with a hub name; {text!a} is on this machine")
     repository, named = split
     if named not in (None, revision):
         raise UsageError(f"--model names revision {named!a}, --revision {revision[:100]!a}: give one of them")

@@ -104,7 +104,7 @@ class RemoteWeights:
         if kept is None:
             if self.snapshot.unreachable is not None:
                 self._out_of_reach()
-            file = self._asking(lambda: announce(self.snapshot.repository, self.snapshot.commit, self.name))
+            file = self._asking(self._announced)
             data = self._asking(lambda: _fetch_header(file))
             entries = _parse_header(data, file)
             record = {"etag": file.etag, "size": file.size, "sha256": hashlib.sha256(data).hexdigest()}
@@ -113,6 +113,14 @@ class RemoteWeights:
             return file, entries
         file, data = kept
         return file, _parse_header(data, file)
+
+    def _announced(self) -> RemoteFile:
+        try:
+            return announce(self.snapshot.repository, self.snapshot.commit, self.name)
+        except Exception as error:
+            if is_a(error, "EntryNotFoundError"):
+                raise _AbsentError(f"{self.snapshot.repository} has no file {self.name}") from error
+            raise
 
     def _kept_head(self) -> tuple[RemoteFile, bytes] | None:
         record = _read_record(self.folder / "header.json")
@@ -179,8 +187,6 @@ class RemoteWeights:
                     f"{self.snapshot.repository}: the connection to the hub broke while {self.name} was read "
                     f"({type(error).__name__}); the same command goes on where it broke"
                 ) from error
-            if is_a(error, "EntryNotFoundError"):
-                raise _AbsentError(f"{self.snapshot.repository} has no file {self.name}") from error
             reason = explain(self.snapshot.repository, self.snapshot.commit, error)
             raise ModelUnavailableError(reason) from error
 
