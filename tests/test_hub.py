@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -292,6 +294,28 @@ def test_damaged_rest_is_not_continued(tmp_path: Path, hub: HubServer, here: lis
     assert hub.sent["model.safetensors"] >= NEEDED + HEADER + 800_000
 
 
+def test_resumed_after_a_process_was_killed(
+    tmp_path: Path, hub: HubServer, here: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process notes nothing at its end, but did so now and then."""
+    monkeypatch.setattr("verify.models.hub.parts._NOTED_EVERY", 1 << 19)
+    broken_off(hub)
+    (note,) = parts(tmp_path, "*.partial.json")
+    (partial,) = parts(tmp_path, "*.partial")
+    record, data = json.loads(note.read_text()), partial.read_bytes()
+    record["done"] = 1 << 18  # an earlier note of the same bytes, more of which were written since
+    record["sha256"] = hashlib.sha256(data[len(data) - record_length(data) :][: 1 << 18]).hexdigest()
+    note.write_text(json.dumps(record))
+    partial.write_bytes(data + b"torn")
+    expect_gpt2(load_model("gpt2"))
+    assert (1 << 19) < hub.sent["model.safetensors"] - NEEDED - HEADER < (1 << 20)
+
+
+def record_length(part: bytes) -> int:
+    """Bytes of the tensor in a part: all after its own header."""
+    return len(part) - 8 - int.from_bytes(part[:8], "little")
+
+
 def test_other_content_on_resume(tmp_path: Path, hub: HubServer, here: list[float]) -> None:
     broken_off(hub)
     hub.faults.etag = "0" * 64
@@ -436,6 +460,29 @@ def test_index_and_shards_must_agree(
         load_model("gpt2")
 
 
+def test_whole_shards_in_the_usual_cache_are_used(hub: HubServer, here: list[float]) -> None:
+    from huggingface_hub import snapshot_download
+
+    shards(hub.root)
+    snapshot_download("gpt2")
+    model = load_model("gpt2")
+    expect_gpt2(model)
+    assert [path.name[:11] for path in model.weights] == ["model-00002", "model-00003"]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_unknown_architectures_are_described_without_their_weights(
+    hub: HubServer, here: list[float], sharded: bool
+) -> None:
+    (hub.root / "config.json").write_text('{"model_type": "nouveau"}')
+    if sharded:
+        shards(hub.root)
+    with pytest.raises(ModelUnavailableError, match=r"wte.weight  F32  50257 x 8"):
+        load_model("gpt2")
+    fetched = sum(count for name, count in hub.sent.items() if name.endswith(".safetensors"))
+    assert fetched <= (3 if sharded else 1) * HEADER
+
+
 def test_whole_files_in_the_usual_cache_are_used(tmp_path: Path, hub: HubServer, here: list[float]) -> None:
     from huggingface_hub import snapshot_download
 
@@ -480,6 +527,15 @@ def test_dtypes_that_cannot_be_read_are_not_fetched(hub: HubServer, here: list[f
 
 
 # What people see
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(401, "token"), (429, "too many requests"), (500, "try again")]
+)
+def test_statuses_in_words(status: int, reason: str) -> None:
+    error = OSError("no")
+    error.response = SimpleNamespace(status_code=status)  # type: ignore[attr-defined]
+    assert reason in explain("gpt2", None, error)
 
 
 def test_no_secret_in_an_error() -> None:
