@@ -6,6 +6,7 @@ its environment variables, its cache and its offline mode are honoured.
 names.py       what a hub name is
 snapshot.py    from a name to a commit, its config and tokenizer files
 weights.py     from a commit to a checkpoint: whole files that are cached, else single tensors, else .bin
+remote.py      a remote safetensors file: its header, then the tensors that are asked for
 parts.py       the cache of single tensors, each with its SHA-256
 ranges.py      bytes of a remote file over HTTP, and what is refused
 errors.py      one line for whatever goes wrong

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError
 from verify.models.checkpoints import SAFETENSORS, TORCH, Checkpoint, open_checkpoint, read_index
-from verify.models.hub.parts import Entry, RemoteWeights
+from verify.models.hub.remote import RemoteWeights
 from verify.models.hub.snapshot import Snapshot, download
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from verify.kernel.tensor import Tensor
+    from verify.models.hub.parts import Entry
 
 _TORCH_FILES = [TORCH, "pytorch_model-*.bin", f"{TORCH}.index.json"]
 
