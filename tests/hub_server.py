@@ -43,6 +43,11 @@ class Faults:
     encoded: bool = False  # claims gzip
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: clients may go away."""
+
+
 @dataclass
 class HubServer:
     """One repository at one commit, served from a folder."""
@@ -55,9 +60,7 @@ class HubServer:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # host, "GET /x", headers
 
     def __enter__(self) -> HubServer:
-        self._servers = [
-            ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, place)) for place in ("hub", "store")
-        ]
+        self._servers = [_Server(("127.0.0.1", 0), _handler(self, place)) for place in ("hub", "store")]
         self.url, self.store = (f"http://127.0.0.1:{each.server_port}" for each in self._servers)
         for each in self._servers:
             each.daemon_threads = True
