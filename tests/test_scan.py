@@ -23,14 +23,23 @@ from command import run as verify
 from command import square_checkpoint
 from oracle import decide as oracle_decide
 from oracle import random_small_model
+from standalone import AUDITOR
 
 from verify.decide import Decider
-from verify.errors import EXIT_REFUTED, EXIT_USAGE, ModelUnavailableError, RefutedError, UsageError
-from verify.kernel import ledger, parse_domain
+from verify.errors import (
+    EXIT_REFUTED,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    ModelUnavailableError,
+    RefutedError,
+    UsageError,
+)
+from verify.kernel import State, ledger, parse_domain
 from verify.kernel.ledger import Row
 from verify.models import Model, load_model
 from verify.recheck import Auditor
 from verify.scan import worker
+from verify.scan.extract import _claim as extract_claim
 from verify.scan.folder import HEADER, JOURNAL, QUESTION, LedgerFolder, find_ledgers
 from verify.scan.product import multiplier
 from verify.scan.run import Scan, scan
@@ -247,6 +256,51 @@ def test_the_commands(tmp_path: Path) -> None:
     assert verify("audit", tmp_path / "out", "--model", model).returncode == EXIT_REFUTED
 
 
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_rows_become_certificates(tmp_path: Path, domain: str) -> None:
+    """Every row of a ledger as a certificate file, which both auditors accept."""
+    model = square_checkpoint(tmp_path / "square")
+    found = scan(str(model), domain, tmp_path / "out", workers=1)
+    out = tmp_path / "certificates"
+    made = verify("extract", found.folder.path, "--model", model, "--out", out, *range(6))
+    assert made.returncode == 0, made.stderr
+    files = sorted(out.rglob("*.json"))
+    assert sorted(map(str, files)) == sorted(made.stdout.split())
+    audit = verify("audit", *files, "--model", model)
+    assert "6 of 6 accepted" in audit.stdout
+    alone = [sys.executable, str(AUDITOR), *map(str, files), "--weights", str(model / "model.safetensors")]
+    done = subprocess.run(
+        [*alone, "--config", str(model / "config.json")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for problem in (["6"], ["no such text"]):
+        refused = verify("extract", found.folder.path, "--model", model, "--out", out, *problem)
+        assert refused.returncode == EXIT_USAGE
+    assert (
+        verify("extract", tmp_path / "square", "--model", model, "--out", out, "0").returncode == EXIT_USAGE
+    )
+    undecided = Row(2, "undecided", False, False, 0, 0)
+    with pytest.raises(UsageError, match="undecided"):
+        extract_claim(undecided, State((0, 0), 0))
+
+
+def test_a_readout_described_by_hand_is_scanned(tmp_path: Path) -> None:
+    """The same options as for one token; the ledger is audited by its own description."""
+    model = square_checkpoint(tmp_path / "square")
+    (model / "config.json").unlink()
+    described = [
+        "--unembedding", "model.embed_tokens.weight", "--norm", "rmsnorm",
+        "--norm-gain", "model.norm.weight", "--epsilon", "1e-6",
+    ]  # fmt: skip
+    out = tmp_path / "out"
+    assert verify("scan", "--model", model, "--out", out).returncode == EXIT_UNAVAILABLE
+    made = verify("scan", "--model", model, "--out", out, *described, "--workers", "2")
+    assert made.returncode == 0, made.stderr
+    audit = verify("audit", out, "--model", model)
+    assert audit.returncode == 0, audit.stderr
+    assert "by hand" in audit.stdout
+
+
 def test_parquet(tmp_path: Path) -> None:
     """The table survives Parquet with its types."""
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -264,7 +318,7 @@ def test_a_page_of_several_domains(tmp_path: Path) -> None:
     model = load_model(str(square_checkpoint(tmp_path / "square")))
     found = [summarise(scan(model, d, tmp_path / "out").folder, model) for d in ("readout", "direction")]
     page = markdown(found, 3)
-    assert "| tied: unspeakable: an equal row ties with it everywhere | 2 | 2 |" in page
+    assert "| tied: unspeakable, an equal row ties with it everywhere | 2 | 2 |" in page
     assert page.count("'centre'") >= 2
 
 

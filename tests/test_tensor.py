@@ -100,3 +100,38 @@ def test_unknown_dtype_and_wrong_width_are_refused() -> None:
         Tensor("t", "I8", np.zeros(1, "<u1"))
     with pytest.raises(ModelUnavailableError, match="width"):
         Tensor("t", "F16", np.zeros(1, "<u4"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", ["any", "alike", "zeros", "one", "widest"])
+def test_short_integers_are_the_integers_without_a_power_of_two(dtype: str, case: str) -> None:
+    """short * 2**spare == integers, whatever the spread of exponents; alike, the entries are short."""
+    rng = np.random.default_rng(5)
+    size = itemsize(dtype)
+    bits = np.frombuffer(rng.bytes(600 * size), dtype=f"<u{size}").copy()
+    if case == "alike":
+        wide = rng.normal(0, 1, 600).astype({2: "<f2", 4: "<f4", 8: "<f8"}[size])
+        bits = wide.view(f"<u{size}")
+    elif case == "zeros":
+        bits[:] = 0
+    elif case == "one":
+        bits[1:] = 0
+    elif case == "widest":
+        one, top = Tensor("t", dtype, bits[:1]).raw.dtype.type(1), bits.dtype.type((1 << (8 * size - 2)) - 1)
+        bits[:2] = one, top
+    t = Tensor("t", dtype, bits.reshape(100, 6))
+    finite = [i for i in range(100) if is_finite(t, i)]
+    for rows in (finite, finite[:1], finite[3:5] * 2, []):
+        short, spare = t.short_integers(rows)
+        assert [[x << spare for x in row] for row in short] == t.integers(rows)
+        entries = [x for row in short for x in row]
+        assert all(type(x) is int for x in entries)
+        assert case != "alike" or dtype == "BF16" or all(abs(x) < 1 << 80 for x in entries)
+
+
+def is_finite(t: Tensor, row: int) -> bool:
+    try:
+        t.integers([row])
+    except ModelUnavailableError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-_COMMANDS = ("token", "scan", "audit", "summary", "show", "convert", "bundle", "export", "index")
+_COMMANDS = ("token", "scan", "audit", "summary", "extract", "show", "convert", "bundle", "export", "index")
 
 
 class _Lazy(click.Group):
@@ -47,6 +47,7 @@ def command() -> None:
     verify token " externalTo" --domain all         the same token by its text, in every domain
     verify scan --model whisper-tiny.en             decide every token, keep a ledger
     verify summary verify-ledgers/                  counts, the unspeakable, the thinnest
+    verify extract DIR/readout.ledger 14531         rows of a ledger as certificates
     verify audit verify-certificates/               re-check saved certificates, without a solver
     verify show CERT.json                           read one
     verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone

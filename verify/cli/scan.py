@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verify.cli.options import competitors_option, decided_model_option, domain_option
+from verify.cli.options import (
+    by_hand,
+    by_hand_options,
+    competitors_option,
+    decided_model_option,
+    domain_option,
+)
 from verify.cli.progress import phases
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED, UsageError
 
@@ -40,6 +46,7 @@ _RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
     "--scheduler", default=None, metavar="ADDRESS", help="tcp://HOST:PORT of a Dask cluster to work on."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a domain.")
+@by_hand_options
 def command(
     model: str,
     domain: str,
@@ -50,6 +57,7 @@ def command(
     device: str,
     scheduler: str | None,
     as_json: bool,
+    **described: Any,
 ) -> int:
     """Decide ALL tokens of a model, each with evidence, in one ledger a domain.
 
@@ -77,6 +85,7 @@ def command(
                 tokens=part,
                 workers=workers,
                 device=device,
+                overrides=by_hand(described),
                 scheduler=scheduler,
                 tell=tell,
             )

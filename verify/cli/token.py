@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verify.cli.options import competitors_option, decided_model_option, domain_option
+from verify.cli.options import (
+    by_hand,
+    by_hand_options,
+    competitors_option,
+    decided_model_option,
+    domain_option,
+)
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from verify.propose import NAMES
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from verify.decide import Decision
-    from verify.models import Model, ReadoutOverrides
+    from verify.models import Model
 
 
 @click.command(
@@ -62,15 +68,7 @@ if TYPE_CHECKING:
     "--time-limit", type=click.FloatRange(min=0.1), default=None, help="Seconds a program for --compare."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and domain.")
-@click.option("--unembedding", default=None, help="By hand: name of the unembedding tensor.")
-@click.option(
-    "--norm", type=click.Choice(["layernorm", "rmsnorm", "none"]), default=None, help="By hand: final norm."
-)
-@click.option("--norm-gain", default=None, help="By hand: name of the norm's gain.")
-@click.option("--norm-shift", default=None, help="By hand: name of the norm's shift.")
-@click.option("--logit-bias", default=None, help="By hand: name of the logit bias.")
-@click.option("--gain-offset", type=click.IntRange(0, 1), default=0, help="By hand: added to every gain.")
-@click.option("--epsilon", default=None, help="By hand: the norm's epsilon, a decimal.")
+@by_hand_options
 def command(
     tokens: tuple[str, ...], model: str, out: str, as_json: bool, compare: bool, **options: Any
 ) -> int:
@@ -86,7 +84,7 @@ def command(
 
     if compare and len(tokens) > 1:
         raise UsageError("--compare runs for minutes a token: give it one token")
-    loaded = load_model(model, overrides=_by_hand(options))
+    loaded = load_model(model, overrides=by_hand(options))
     chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
     domains = len(ALL_DOMAINS) if options["domain"] == "all" else 1
     made = decide_all(tokens, loaded, out=out, **chosen)
@@ -107,14 +105,6 @@ def command(
     if compare:
         _compare(loaded, decisions, options, as_json)
     return EXIT_DECIDED if decided else EXIT_UNDECIDED
-
-
-def _by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
-    from verify.models import ReadoutOverrides
-
-    names = ("unembedding", "norm", "norm_gain", "norm_shift", "logit_bias", "epsilon", "gain_offset")
-    given = ReadoutOverrides(**{name: options[name] for name in names})
-    return None if given.empty else given
 
 
 def _json(decision: Decision) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def processes(count: int, prepare: Callable[..., None], *arguments: Any) -> Iter
 def _begin(parent: int, prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """In a new process: no reaction to Ctrl-C, an end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     prepare(*arguments)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -120,10 +120,10 @@ def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> He
     if not 0 <= first <= last < decider.model.readout.vocabulary:
         raise UsageError(f"tokens {first}-{last} are not all among 0-{decider.model.readout.vocabulary - 1}")
     statement = replace(decider.statement(0, parse_domain(domain)), text=None)
-    return Header(statement, first, last, _grid(decider))
+    return Header(statement, first, last, grid_of(decider))
 
 
-def _grid(decider: Decider) -> int:
+def grid_of(decider: Decider) -> int:
     """Bits after the point of own states, such that even the longest direction has a scale of 17 bits."""
     readout, bits = decider.model.readout, 0
     for domain in (READOUT, FREE):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 MEANING = {
     "own": "speakable, its own direction suffices",
     "hard": "speakable, but not by its own direction",
-    "tied": "unspeakable: an equal row ties with it everywhere",
-    "unspeakable": "unspeakable: others are above it everywhere",
+    "tied": "unspeakable, an equal row ties with it everywhere",
+    "unspeakable": "never the unique argmax",
     "undecided": "not decided",
 }
 COLUMNS = (
@@ -218,8 +218,9 @@ def markdown(summaries: list[Summary], most: int) -> str:
         "## How thin",
         "",
         "Witnesses with a margin below (in logits; in `direction`, and in `free` without a logit bias, at a",
-        "state of length √d). The margin is that of the witness found: of a hard token nearly the best there",
-        "is (*at most* says how far off it can be), of one that its own direction settles that direction's.",
+        "state of length √d). The margin is that of the witness found, not always the largest: of a token",
+        "that its own direction settles it is that direction's; of a hard one in a bounded domain nearly the",
+        "largest (*at most* says how far off it can be), in the others nearly so where it is below 0.01.",
         *head,
     ]
     for same_bound in zip(*(x.thinner_than() for x in summaries), strict=True):

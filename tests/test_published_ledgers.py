@@ -1,0 +1,112 @@
+"""The published ledgers of whisper-tiny.en: every row proved anew, the page, what it says of the model."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from standalone import AUDITOR, load_standalone
+
+from verify.decide import Decider
+from verify.kernel import parse_domain, to_bytes
+from verify.kernel.ledger import CLASSES
+from verify.kernel.ledger import Row as LedgerRow
+from verify.models import Model
+from verify.scan.check import check_ledger
+from verify.scan.extract import extract
+from verify.scan.folder import LedgerFolder
+from verify.scan.summary import markdown, summarise
+
+PUBLISHED = AUDITOR.parent / "whisper-tiny.en"
+DOMAINS = ("readout", "free", "direction")
+SAID = {"own": "speakable", "hard": "speakable", "tied": "unspeakable", "unspeakable": "unspeakable"}
+SAMPLE = 300
+
+
+def ledger(domain: str) -> LedgerFolder:
+    return LedgerFolder(PUBLISHED / f"{domain}.ledger")
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[LedgerRow]]:
+    return {domain: list(ledger(domain).rows()) for domain in DOMAINS}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_every_row_is_proved_anew(domain: str, whisper: Model) -> None:
+    found = check_ledger(ledger(domain), whisper)
+    assert (found.header.first, found.header.last) == (0, 51_863)
+    assert sum(found.counts.values()) == whisper.readout.vocabulary == 51_864
+    assert found.header.statement.domain == parse_domain(domain)
+    assert found.counts.get("undecided", 0) == 0
+
+
+def test_the_page_is_the_tool_s(whisper: Model) -> None:
+    page = markdown([summarise(ledger(domain), whisper) for domain in DOMAINS], 10)
+    assert (PUBLISHED / "LEDGERS.md").read_text() == page
+
+
+def test_the_ledgers_are_compact() -> None:
+    files = [p for domain in DOMAINS for p in ledger(domain).path.iterdir()]
+    assert sum(p.stat().st_size for p in files) < 30_000_000
+    for domain in DOMAINS:
+        named = {"ledger.json", *(name for name, _ in ledger(domain).header().files)}
+        assert {p.name for p in ledger(domain).path.iterdir()} == named
+
+
+def test_the_tied_tokens_are_the_rows_that_equal_another(
+    rows: dict[str, list[LedgerRow]], whisper: Model
+) -> None:
+    """By value: -0 = 0."""
+    raw = whisper.readout.unembedding.raw.copy()
+    raw[raw == 0x8000] = 0
+    groups = defaultdict(list)
+    for j in range(raw.shape[0]):
+        groups[raw[j].tobytes()].append(j)
+    equal = {j for group in groups.values() if len(group) > 1 for j in group}
+    for found in rows.values():
+        assert {row.token for row in found if row.cls == "tied"} == equal
+
+
+def test_verdicts_keep_to_the_inclusions(rows: dict[str, list[LedgerRow]]) -> None:
+    """Speakable in `readout` or in `direction` is speakable in `free`, as `free` holds both."""
+    speakable = {d: {r.token for r in rows[d] if SAID.get(r.cls) == "speakable"} for d in DOMAINS}
+    assert speakable["readout"] <= speakable["free"]
+    assert speakable["direction"] <= speakable["free"]
+    for domain in DOMAINS:
+        assert set(CLASSES) >= {row.cls for row in rows[domain]}
+
+
+def test_hard_to_speak_is_one_answer_in_all_domains(rows: dict[str, list[LedgerRow]]) -> None:
+    """Both columns are about the model, not about the ledger's domain."""
+    flags = [[(r.hard_post, r.hard_model) for r in rows[domain]] for domain in DOMAINS]
+    assert flags[0] == flags[1] == flags[2]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_single_decisions_agree(domain: str, rows: dict[str, list[LedgerRow]], whisper: Model) -> None:
+    """The search of `verify token`, on random tokens."""
+    decider = Decider(whisper)
+    for token in random.Random(20261124).sample(range(51_864), SAMPLE):
+        decision = decider.decide(token, parse_domain(domain))
+        assert decision.verdict.lower() == SAID[rows[domain][token].cls], token
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_standalone_auditor_accepts_rows(
+    domain: str, rows: dict[str, list[LedgerRow]], whisper: Model, tmp_path: Path
+) -> None:
+    """One row of each class and domain, and all that are unspeakable without an equal row."""
+    (weights,) = whisper.weights
+    chance = random.Random(7)
+    by_class = defaultdict(list)
+    for row in rows[domain]:
+        by_class[row.cls].append(row.token)
+    chosen = [chance.choice(tokens) for tokens in by_class.values()] + by_class["unspeakable"]
+    for proved in extract(ledger(domain), whisper, chosen):
+        path = tmp_path / f"{proved.certificate.statement.token}.json"
+        path.write_bytes(to_bytes(proved.certificate))
+        result = load_standalone().audit_file(str(path), [str(weights)], str(weights.parent / "config.json"))
+        assert result.outcome == "accepted", result.reason

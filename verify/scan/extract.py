@@ -1,0 +1,54 @@
+"""GLUE. Rows of a ledger as certificates. Each is proved before it is handed out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from verify import __version__
+from verify.errors import RefutedError, UsageError
+from verify.kernel import Certificate, Speakable, System, Unspeakable, prove
+from verify.kernel.ledger_rows import OwnStates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from verify.kernel import Proved, State
+    from verify.kernel.evidence import Claim
+    from verify.kernel.ledger import Row
+    from verify.models import Model
+    from verify.scan.folder import LedgerFolder
+
+
+def extract(folder: LedgerFolder, model: Model, tokens: Sequence[int]) -> Iterator[Proved]:
+    """The certificates of some rows of a finished ledger, proved, in ascending order of tokens.
+
+    Raises UsageError for tokens that are not in it or undecided, RefutedError where a row does not hold.
+    """
+    header, wanted = folder.header(), set(tokens)
+    for token in sorted(wanted):
+        if not header.first <= token <= header.last:
+            raise UsageError(f"token {token} is not in this ledger of {header.first} to {header.last}")
+    readout, s = model.readout, header.statement
+    system = System(readout, s.domain, 0, s.competitors)
+    own = OwnStates(system, readout.unembedding.column_sums(), header.grid)
+    for row in folder.rows():
+        if row.token not in wanted:
+            continue
+        state = own.state(own.direction(readout.unembedding.integers([row.token])[0]), row.scale)
+        statement = replace(s, token=row.token, text=model.tokens.text(row.token))
+        provenance = {"tool": f"unspeakable {__version__}", "extracted": f"from a ledger, class {row.cls}"}
+        certificate = Certificate(statement, _claim(row, state), provenance)
+        try:
+            yield prove(certificate, readout)
+        except RefutedError as error:
+            raise RefutedError(f"token {row.token}: {error}") from None
+
+
+def _claim(row: Row, own_state: State) -> Claim:
+    state = own_state if row.own else row.witness
+    if row.amount is not None and row.cls in ("own", "hard"):
+        return Speakable(row.amount, state, None, row.ceiling, row.at_most)
+    if row.amount is not None and row.multipliers is not None and row.kind is not None:
+        return Unspeakable(row.amount, row.kind, row.multipliers, state)
+    raise UsageError(f"token {row.token} is undecided in this ledger: there is no certificate")
