@@ -15,6 +15,7 @@ from verify.kernel.tensor import Tensor, itemsize
 from verify.models.config import parse_json, read_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -31,20 +32,24 @@ class Checkpoint:
     """A model's tensors: `listing` maps each name to (dtype, shape); `tensor` hands out the bits of one.
 
     paths: the weight files, one or a shard each. `home` maps a tensor's name to its file.
+    fetch: where tensors come one by one from elsewhere, it gets one and enters its file in `home`.
     """
 
     paths: tuple[Path, ...]
-    listing: dict[str, tuple[str, tuple[int, ...]]]
+    listing: Mapping[str, tuple[str, tuple[int, ...]]]
     home: dict[str, Path]
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    fetch: Callable[[str], Tensor] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self.listing
 
     def tensor(self, name: str) -> Tensor:
         """The stored tensor. ModelUnavailableError if there is none, or its dtype is not supported."""
-        if name not in self.home:
+        if name not in self.listing:
             raise ModelUnavailableError(f"the checkpoint holds no tensor named {name!r}")
+        if self.fetch is not None:
+            return self.fetch(name)
         if name in self._loaded:
             return _from_torch(name, self._loaded[name])
         return read_tensors(self.home[name], {name})[name]
@@ -75,8 +80,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def _open_sharded(folder: Path, index: Path, *, torch: bool) -> Checkpoint:
-    """Follow an index: every tensor it names must be in the shard it names."""
+def read_index(index: Path) -> dict[str, str]:
+    """Tensor -> shard, of an index file. ModelUnavailableError unless every shard is a plain file name."""
     table = parse_json(read_bytes(index, _INDEX_LIMIT), index.name)
     weight_map = table.get("weight_map") if type(table) is dict else None
     if type(weight_map) is not dict or not weight_map:
@@ -84,6 +89,12 @@ def _open_sharded(folder: Path, index: Path, *, torch: bool) -> Checkpoint:
     for shard in set(weight_map.values()):
         if type(shard) is not str or not _plain_file_name(shard):
             raise ModelUnavailableError(f"{index.name}: the shard {shard!a} is not a plain file name")
+    return dict(weight_map)
+
+
+def _open_sharded(folder: Path, index: Path, *, torch: bool) -> Checkpoint:
+    """Follow an index: every tensor it names must be in the shard it names."""
+    weight_map = read_index(index)
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:

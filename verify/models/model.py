@@ -14,7 +14,7 @@ from verify.models.bundled import BUNDLED, bundled_folder
 from verify.models.by_hand import ReadoutOverrides, candidates, readout_by_hand
 from verify.models.checkpoints import open_checkpoint
 from verify.models.config import read_config
-from verify.models.hub import hub_folder, split_hub_name
+from verify.models.hub import Snapshot, find_snapshot, open_snapshot, split_hub_name
 from verify.models.locate import locate_readout
 from verify.models.tokens import Tokens
 from verify.models.vocabularies import find_vocabulary
@@ -69,10 +69,11 @@ def load_again(source: Source) -> Model:
 
 
 def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
-    folder, name, revision = _resolve(name_or_path)
+    folder, name, snapshot = _resolve(name_or_path)
+    revision = None if snapshot is None else snapshot.commit
     if (folder / "adapter_config.json").exists():
         raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder) if snapshot is None else open_snapshot(snapshot)
     files: dict[str, str] = {}
     if overrides is not None and not overrides.empty:
         readout = readout_by_hand(checkpoint, overrides)
@@ -87,14 +88,15 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
     vocabulary = find_vocabulary(folder)
     if vocabulary is not None:
         files.update(vocabulary.files)
-    used = {checkpoint.home[tensor.name] for tensor in readout.tensors.values()}
-    weights = tuple(path for path in checkpoint.paths if path in used)
+    weights = tuple(sorted({checkpoint.home[tensor.name] for tensor in readout.tensors.values()}))
     tokens = Tokens(vocabulary, readout.vocabulary)
-    return Model(name, revision, readout, tokens, files, weights, Source(name_or_path, overrides))
+    # A branch may move on before another process loads the same.
+    asked = name_or_path if revision is None else f"{name}@{revision}"
+    return Model(name, revision, readout, tokens, files, weights, Source(asked, overrides))
 
 
-def _resolve(text: str) -> tuple[Path, str, str | None]:
-    """Folder, name and revision of what the user asked for."""
+def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
+    """Folder and name of what the user asked for; of a hub name also its snapshot."""
     bundled = bundled_folder(text)
     if bundled is not None:
         return bundled, text, None
@@ -114,5 +116,5 @@ def _resolve(text: str) -> tuple[Path, str, str | None]:
             f"no model {text[:100]!a}: there is no such folder, and it is not a hub name (org/name or "
             f"org/name@revision); bundled: {', '.join(BUNDLED)}"
         )
-    folder, revision = hub_folder(*hub_name)
-    return folder, hub_name[0], revision
+    snapshot = find_snapshot(*hub_name)
+    return snapshot.folder, hub_name[0], snapshot
