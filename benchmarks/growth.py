@@ -78,6 +78,7 @@ def one(rows: int, width: int, seed: int) -> None:
     from instances import gpt2_shaped  # type: ignore[import-not-found] # beside this file
 
     from verify.decide import Decider
+    from verify.kernel import parse_domain
     from verify.scan.run import grid_of
     from verify.scan.worker import Question, Worker
 
@@ -93,7 +94,8 @@ def one(rows: int, width: int, seed: int) -> None:
         out[step] = (time.perf_counter() - start) / tokens
 
     decider = Decider(model)
-    question = Question(None, DOMAIN, "all", grid_of(decider))
+    grid = grid_of(decider, parse_domain(DOMAIN))
+    question = Question(None, model.readout.fingerprint, DOMAIN, "all", grid)
     on_ball = Worker(question, decider)
     many = shuffled[: STEPS["own directions"]]
     on_ball.own(many[:64])
@@ -111,7 +113,7 @@ def one(rows: int, width: int, seed: int) -> None:
     found: list[Row] = []
     timed("search, ball", lambda: found.extend(on_ball.search(row) for row in few), len(few))
     timed("check, hard", lambda: on_ball.views.check(found), len(found))
-    on_cone = Worker(Question(None, "direction", "all", question.grid), Decider(model))
+    on_cone = Worker(Question(None, model.readout.fingerprint, "direction", "all", grid), Decider(model))
     corners = on_cone.own([row.token for row in hard])[1][: STEPS["search, cone"]]
     on_cone.search(corners[0])
     timed("search, cone", lambda: [on_cone.search(row) for row in corners[1:]], len(corners) - 1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -21,7 +22,7 @@ from ledgers import BASES, LN, Base, proved
 from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
 from verify.kernel import Readout, ledger, processes, proved_ledger
 from verify.kernel.ledger import Row
-from verify.kernel.proved_ledger import ProvedLedger, check_in_processes
+from verify.kernel.proved_ledger import LedgerCheck, ProvedLedger, check_in_processes
 from verify.models import load_model
 from verify.scan import check
 from verify.scan.run import scan
@@ -73,7 +74,8 @@ def parallel(
     base: Base, blocks: Sequence[Sequence[Row]], name: str = "layernorm readout", **header: Any
 ) -> ProvedLedger:
     told: list[int] = []
-    found = check_in_processes(replace(base.header, **header), blocks, partial(load, name), 2, told.append)
+    said = replace(base.header, **header)
+    found = check_in_processes(said, base.readout, blocks, partial(load, name), 2, told.append)
     assert told
     assert told == sorted(told)
     assert told[-1] == sum(map(len, blocks))
@@ -98,7 +100,7 @@ def test_a_false_row_is_refused_in_another_process() -> None:
 def test_a_process_that_dies_or_has_no_weights_proves_nothing() -> None:
     for broken, error in ((no_weights, ModelUnavailableError), (killed, RuntimeError)):
         with pytest.raises(error):
-            check_in_processes(LN.header, [LN.rows], broken, 1, print)
+            check_in_processes(LN.header, LN.readout, [LN.rows], broken, 1, print)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -128,7 +130,9 @@ def test_rows_missing_twice_or_out_of_order(
 ) -> None:
     monkeypatch.setattr(proved_ledger, "_PART", part)
     with pytest.raises(RefutedError):
-        check_in_processes(LN.header, [edit(LN.rows)], partial(load, "layernorm readout"), 1, lambda _: None)
+        check_in_processes(
+            LN.header, LN.readout, [edit(LN.rows)], partial(load, "layernorm readout"), 1, lambda _: None
+        )
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -144,7 +148,7 @@ def test_another_range_or_other_weights(header: dict[str, int], name: str) -> No
 @pytest.mark.usefixtures("in_this_process")
 def test_weights_that_cannot_be_loaded_are_told_with_the_first_rows() -> None:
     with pytest.raises(ModelUnavailableError, match="gone"):
-        check_in_processes(LN.header, [LN.rows], no_weights, 1, print)
+        check_in_processes(LN.header, LN.readout, [LN.rows], no_weights, 1, print)
 
 
 def test_rows_that_were_not_checked_are_not_counted() -> None:
@@ -227,16 +231,42 @@ def test_a_whole_scan_is_checked_by_processes(tmp_path: Path, monkeypatch: pytes
     assert again.counts == found.proved.counts
 
 
+def test_the_model_at_hand_is_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only what the processes load: in one process or several, the answer is the same."""
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    found = scan(model, "readout", tmp_path / "out", workers=1)
+    other = replace(model, readout=replace(model.readout, epsilon=Fraction(1, 3)))
+    monkeypatch.setattr(check, "_MANY", 1)
+    for workers in (1, 2):
+        with pytest.raises(RefutedError):
+            check.check_ledger(found.folder, other, workers=workers)
+
+
+def test_a_header_that_says_nothing_of_any_row(tmp_path: Path) -> None:
+    """An empty range, weights of no model, a domain whose name and bound differ."""
+    statement = LN.header.statement
+    other = replace(statement.tensors["gain"], sha256="0" * 64)
+    for header in (
+        replace(LN.header, first=3, last=2),
+        replace(LN.header, statement=replace(statement, tensors={**statement.tensors, "gain": other})),
+        replace(LN.header, statement=replace(statement, domain=replace(statement.domain, bound=Fraction(3)))),
+    ):
+        with pytest.raises(VerifyError):
+            check_in_processes(header, LN.readout, [], no_weights, 1, print)
+        with pytest.raises(VerifyError):
+            LedgerCheck(header, LN.readout).proved()
+
+
 def test_a_check_whose_process_dies_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(str(square_checkpoint(tmp_path / "square")))
     found = scan(model, "readout", tmp_path / "out", workers=1)
     monkeypatch.setattr(check, "_MANY", 1)
 
     def dies(*_: object) -> None:
-        raise RuntimeError("killed")
+        raise BrokenProcessPool("killed")
 
     monkeypatch.setattr(check, "check_in_processes", dies)
-    with pytest.raises(UsageError, match="run the same command again"):
+    with pytest.raises(ModelUnavailableError, match="run the same command again"):
         check.check_ledger(found.folder, model, workers=2)
 
 

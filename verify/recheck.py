@@ -119,15 +119,17 @@ class Auditor:
         require_same_readout(certificate.statement, model.readout)
         derive_statement(certificate.statement, model, result)
 
-    def audit_ledger(self, folder: LedgerFolder, tell: Tell | None = None, device: str = "cpu") -> Audit:
+    def audit_ledger(
+        self, folder: LedgerFolder, tell: Tell | None = None, device: str = "cpu", workers: int | None = None
+    ) -> Audit:
         """Check every row of a ledger against the weights of its model. Errors as `audit`."""
         from verify.scan.check import check_ledger
 
         result = Audit(str(folder.path))
         try:
-            statement = folder.header().statement
-            model = result.model = self._model_for(statement, result)
-            result.ledger = check_ledger(folder, model, device, tell)
+            model = result.model = self._model_for(folder.header().statement, result)
+            result.ledger = check_ledger(folder, model, device, tell, workers)
+            statement = result.ledger.header.statement
             derive_statement(replace(statement, text=model.tokens.text(0)), model, result)
         except VerifyError as error:
             result.ledger, result.error = None, error

@@ -31,9 +31,14 @@ _WORST_FIRST = (EXIT_INTERNAL, EXIT_REFUTED, EXIT_MALFORMED, EXIT_UNAVAILABLE, E
 )
 @click.argument("certificates", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CERT...")
 @model_option
+@click.option(
+    "--workers", type=click.IntRange(1), default=None, help="Processes for a large ledger. [one a core]"
+)
 @click.option("-v", "--verbose", is_flag=True, help=f"A line for every file, even of more than {MANY}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and file.")
-def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as_json: bool) -> int:
+def command(
+    certificates: tuple[Path, ...], model: str | None, workers: int | None, verbose: bool, as_json: bool
+) -> int:
     """Check certificates, bundles and ledgers (files, or folders of them). Uses no solver.
 
     What stands in no tensor (norm, epsilon, token text) is derived anew from the model's own files;
@@ -60,7 +65,7 @@ def command(certificates: tuple[Path, ...], model: str | None, verbose: bool, as
             advance()
     for ledger in ledgers:
         with phases(quiet=as_json) as tell:
-            result = auditor.audit_ledger(ledger, tell)
+            result = auditor.audit_ledger(ledger, tell, workers=workers)
         codes.add(result.exit_code)
         report.add(result)
     report.end(len(files) + len(ledgers))

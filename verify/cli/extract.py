@@ -24,7 +24,8 @@ from verify.cli.evidence import model_option
 def command(ledger: Path, tokens: tuple[str, ...], out: str, model: str | None) -> int:
     """Write the certificates of some tokens (ids, or their texts) of a LEDGER.
 
-    Each is proved before it is written, and is a file like those of `verify token`.
+    Each is proved before it is written. The files have the names that `verify token` gives, and hold what the
+    ledger does: no residual vector, and a ceiling only where it keeps one.
     """
     from verify.errors import UsageError
     from verify.files import certificate_path, require_writable, write_atomically
@@ -41,6 +42,8 @@ def command(ledger: Path, tokens: tuple[str, ...], out: str, model: str | None) 
     require_writable(Path(out))
     for proved in extract(found[0], loaded, ids):
         path = certificate_path(Path(out), proved.certificate.statement)
+        if path.exists():
+            raise UsageError(f"{path} is there already: choose another folder with --out")
         write_atomically(path, to_bytes(proved.certificate))
         click.echo(str(path))
     return 0

@@ -36,13 +36,15 @@ if TYPE_CHECKING:
 
 # The own state fills the ball, or the box, up to this share (of the square of the radius, or of the side).
 FILL, FULL = 1023, 1024
+# A grid too coarse for the longest direction would put own states far inside, or at zero.
+LEAST_SCALE = 1 << 10
 
 
 class OwnStates:
     """Theorem 16: the own direction of every token, and the largest multiple of it inside a domain.
 
     The state is p = m * own_direction over 2**grid; m is the largest at which |state|^2 <= 1023/1024 d
-    (in `box`: |x_i| <= 1023/1024 B), 0 where the direction is zero.
+    (in `box`: |x_i| <= 1023/1024 B) and at least 2**10, or 0 where the direction is zero.
     """
 
     def __init__(self, system: System, sums: list[int], grid: int) -> None:
@@ -69,7 +71,11 @@ class OwnStates:
         a, b, n = self.room(direction)
         if a == 0:
             return m == 0
-        return m >= 0 and a * m**n <= b < a * (m + 1) ** n
+        return m >= LEAST_SCALE and a * m**n <= b < a * (m + 1) ** n
+
+    def state_of(self, row: list[int], m: int) -> State:
+        """The own state of a row of the matrix, at scale m."""
+        return self.state(self.direction(row), m)
 
     def state(self, direction: list[int], m: int) -> State:
         """The own state at scale m."""
@@ -107,6 +113,8 @@ class Views:
     def check(self, rows: Sequence[Row]) -> None:
         """Check rows of tokens in range, in any order."""
         tokens = [row.token for row in rows]
+        if len(set(tokens)) != len(tokens):
+            raise RefutedError("a token stands twice")
         matrix = dict(zip(tokens, self.readout.unembedding.integers(tokens), strict=True))
         if self.domain == READOUT and any(row.model_scale != row.scale for row in rows):
             raise RefutedError("in `readout` the two scales are the same")
@@ -151,7 +159,7 @@ class Views:
 
     def _check_row(self, row: Row, own: Standing, elsewhere: Standing | None, matrix_row: list[int]) -> None:
         if row.cls == "own":
-            self._check_speakable(row, own, self._own_state(row, matrix_row))
+            self._check_speakable(row, own, self.own["here"].state_of(matrix_row, row.scale))
             return
         if own.sign > 0:
             raise RefutedError("its own direction suffices, and the row says otherwise")
@@ -165,9 +173,6 @@ class Views:
                 raise RefutedError("an undecided token has no witness")
         else:
             self._check_unspeakable(row, matrix_row)
-
-    def _own_state(self, row: Row, matrix_row: list[int]) -> State:
-        return self.own["here"].state(self.own["here"].direction(matrix_row), row.scale)
 
     def _check_speakable(self, row: Row, standing: Standing, state: State) -> None:
         """Theorem 4; the margin is exact and the rival the first of the nearest."""
@@ -202,7 +207,7 @@ class Views:
         multipliers = in_full(system, row.multipliers)
         c = combine(system, multipliers)
         check_bound(system, c, -row.amount)
-        tie = self._own_state(row, matrix_row) if row.own else row.witness
+        tie = self.own["here"].state_of(matrix_row, row.scale) if row.own else row.witness
         if (row.kind == "tie-only") != (tie is not None):
             raise RefutedError("tie-only needs a tie state, and no other kind has one")
         if row.kind == "never":

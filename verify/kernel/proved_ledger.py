@@ -10,7 +10,7 @@ from collections import Counter, deque
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from verify.errors import RefutedError, UsageError, VerifyError
+from verify.errors import RefutedError, UsageError
 from verify.kernel.ledger import header_bytes, header_from_bytes, line, row_from_line
 from verify.kernel.ledger_rows import Views
 from verify.kernel.processes import processes
@@ -34,7 +34,7 @@ _AHEAD = 3
 
 
 class ProvedLedger:
-    """A ledger of which every row was checked in this process. Only `LedgerCheck.proved` makes one.
+    """A ledger of which every row was checked, in this process or in ones that it began. Made here alone.
 
     counts: rows by class. hard_post, hard_model: how many are hard to speak in either sense.
     """
@@ -48,7 +48,7 @@ class ProvedLedger:
 
     def __init__(self, key: object, header: Header, counts: Mapping[str, int], post: int, model: int) -> None:
         if key is not _KEY:
-            raise TypeError("ProvedLedger is made by LedgerCheck.proved alone")
+            raise TypeError("ProvedLedger is made by LedgerCheck and check_in_processes alone")
         object.__setattr__(self, "header", header)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "hard_post", post)
@@ -66,6 +66,7 @@ class LedgerCheck:
 
     def __init__(self, header: Header, readout: Readout, multiply: Multiply | None = None) -> None:
         """Raises RefutedError unless the header is about this readout, and its range about its rows."""
+        header = _about(header, readout)
         self._views = _views(header, readout, multiply)
         self._accounts = _Accounts(header)
 
@@ -84,14 +85,20 @@ class LedgerCheck:
 
 
 def check_in_processes(
-    header: Header, blocks: Iterable[Sequence[Row]], load: Load, count: int, told: Callable[[int], None]
+    header: Header,
+    readout: Readout,
+    blocks: Iterable[Sequence[Row]],
+    load: Load,
+    count: int,
+    told: Callable[[int], None],
 ) -> ProvedLedger:
     """`LedgerCheck` by `count` processes of this machine, which `load` the weights for themselves.
 
-    Each compares the weights with the header, as `LedgerCheck` does, and checks the rows that it is sent;
-    this one sees to it that none is missing. told: called with how many rows are done. Errors as
-    `LedgerCheck`; RuntimeError if a process dies.
+    This process and each of the others compare the weights with the header, as `LedgerCheck` does. They
+    check the rows that they are sent; this one sees to it that none is missing. told: called with how many
+    rows are done. Errors as `LedgerCheck`; BrokenProcessPool if a process dies.
     """
+    header = _about(header, readout)
     accounts = _Accounts(header)
     waiting: deque[tuple[list[str], Future[None]]] = deque()
 
@@ -154,33 +161,39 @@ def _parsed(lines: Sequence[str]) -> list[Row]:
     return [row_from_line(x) for x in lines]
 
 
-def _views(header: Header, readout: Readout, multiply: Multiply | None) -> Views:
-    """What checks the rows of a ledger; RefutedError unless its header is about this readout."""
-    statement = header.statement
-    require_same_tensors(statement, readout)
-    require_same_readout(statement, readout)
+def _about(header: Header, readout: Readout) -> Header:
+    """The header as its bytes say it; RefutedError unless it is about this readout, and some of its rows."""
+    header = header_from_bytes(header_bytes(header))
+    require_same_tensors(header.statement, readout)
+    require_same_readout(header.statement, readout)
     if not 0 <= header.first <= header.last < readout.vocabulary:
         raise RefutedError(f"the tokens {header.first} to {header.last} are not all rows of the matrix")
+    return header
+
+
+def _views(header: Header, readout: Readout, multiply: Multiply | None) -> Views:
+    """What checks the rows of a ledger. RefutedError where there can be none."""
+    statement = header.statement
     try:
         return Views(readout, statement.domain, statement.competitors, header.grid, multiply)
     except UsageError as error:
         raise RefutedError(str(error)) from None
 
 
-_here: list[Views | VerifyError] = []
+_here: list[Views | Exception] = []
 
 
 def _open(load: Load, written: bytes) -> None:
     """In another process: load the weights, once. What goes wrong is told with the first rows."""
     try:
         readout, multiply = load()
-        _here.append(_views(header_from_bytes(written), readout, multiply))
-    except VerifyError as error:
+        _here.append(_views(_about(header_from_bytes(written), readout), readout, multiply))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends the check
         _here.append(error)
 
 
 def _check_there(lines: list[str]) -> None:
     (views,) = _here
-    if isinstance(views, VerifyError):
+    if isinstance(views, Exception):
         raise views
     views.check(_parsed(lines))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import BrokenExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
-from verify.errors import UsageError
+from verify.errors import ModelUnavailableError
 from verify.kernel.ledger import row_range
 from verify.kernel.proved_ledger import LedgerCheck, check_in_processes
 from verify.models import load_again
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from verify.kernel import Readout
     from verify.kernel.filter import Multiply
+    from verify.kernel.ledger import Header
     from verify.kernel.proved_ledger import ProvedLedger
     from verify.models import Model, Source
     from verify.scan.folder import LedgerFolder
@@ -37,12 +39,14 @@ def check_ledger(
     device: str = "cpu",
     tell: Tell | None = None,
     workers: int | None = None,
+    header: Header | None = None,
 ) -> ProvedLedger:
-    """Put every row of a finished ledger to the kernel. workers: processes; None for one a core.
+    """Put every row of a ledger to the kernel. workers: processes; None for one a core. header: of a ledger
+    that is not finished yet.
 
-    Raises RefutedError, MalformedError, UsageError if a process dies.
+    Raises RefutedError, MalformedError, ModelUnavailableError if a process dies.
     """
-    header = folder.header()
+    header = header or folder.header()
     total = len(row_range(header))
     workers = cores() if workers is None else workers
 
@@ -54,9 +58,12 @@ def check_ledger(
     if workers > 1 and total >= _MANY and model.source is not None:
         load = partial(_load, model.source, device)
         try:
-            return check_in_processes(header, folder.blocks(header), load, workers, told)
-        except (OSError, RuntimeError) as error:
-            raise UsageError(f"a process of the check ended ({error}); run the same command again") from None
+            return check_in_processes(header, model.readout, folder.blocks(header), load, workers, told)
+        except BrokenExecutor:
+            raise ModelUnavailableError(
+                "a process of the check was killed, perhaps for want of memory: run the same command again, "
+                "with fewer --workers"
+            ) from None
     ledger = LedgerCheck(header, model.readout, multiplier(device))
     done = 0
     for block in folder.blocks(header):

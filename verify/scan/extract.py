@@ -9,6 +9,7 @@ from verify import __version__
 from verify.errors import RefutedError, UsageError
 from verify.kernel import Certificate, Speakable, System, Unspeakable, prove
 from verify.kernel.ledger_rows import OwnStates
+from verify.recheck import Audit, derive_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,19 +24,22 @@ if TYPE_CHECKING:
 def extract(folder: LedgerFolder, model: Model, tokens: Sequence[int]) -> Iterator[Proved]:
     """The certificates of some rows of a finished ledger, proved, in ascending order of tokens.
 
-    Raises UsageError for tokens that are not in it or undecided, RefutedError where a row does not hold.
+    Raises UsageError for tokens that are not in it or undecided, RefutedError where a row does not hold or
+    is missing, or where the header says what the model's files do not.
     """
     header, wanted = folder.header(), set(tokens)
     for token in sorted(wanted):
         if not header.first <= token <= header.last:
             raise UsageError(f"token {token} is not in this ledger of {header.first} to {header.last}")
     readout, s = model.readout, header.statement
+    derive_statement(replace(s, text=model.tokens.text(0)), model, Audit(str(folder.path)))
     system = System(readout, s.domain, 0, s.competitors)
     own = OwnStates(system, readout.unembedding.column_sums(), header.grid)
     for row in folder.rows():
         if row.token not in wanted:
             continue
-        state = own.state(own.direction(readout.unembedding.integers([row.token])[0]), row.scale)
+        wanted.remove(row.token)
+        state = own.state_of(readout.unembedding.integers([row.token])[0], row.scale)
         statement = replace(s, token=row.token, text=model.tokens.text(row.token))
         provenance = {"tool": f"unspeakable {__version__}", "extracted": f"from a ledger, class {row.cls}"}
         certificate = Certificate(statement, _claim(row, state), provenance)
@@ -43,6 +47,8 @@ def extract(folder: LedgerFolder, model: Model, tokens: Sequence[int]) -> Iterat
             yield prove(certificate, readout)
         except RefutedError as error:
             raise RefutedError(f"token {row.token}: {error}") from None
+    if wanted:
+        raise RefutedError(f"the ledger has no row of token {min(wanted)}")
 
 
 def _claim(row: Row, own_state: State) -> Claim:

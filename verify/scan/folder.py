@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from verify.kernel.ledger import Header, Row
 
 JOURNAL = "journal.tsv"
+# Of one file of rows; a reader takes twice as many.
+_FILE_BYTES = 1 << 27
 HEADER, QUESTION = LEDGER_FILES
 
 
@@ -64,22 +66,26 @@ class LedgerFolder:
         """
         found = self.path / QUESTION
         if not found.exists():
+            (self.path / JOURNAL).unlink(missing_ok=True)
             write_atomically(found, ledger.header_bytes(header))
             return {}
         self._require_same(header, QUESTION)
         rows: dict[int, Row] = {}
-        if (self.path / JOURNAL).exists():
-            data = read_regular(self.path / JOURNAL)
-            kept = data[: data.rfind(b"\n") + 1]
-            for written in kept.decode("ascii", errors="replace").split("\n")[:-1]:
+        if not (self.path / JOURNAL).exists():
+            return rows
+        whole = 0
+        with (self.path / JOURNAL).open("rb") as file:
+            for written in file:
+                if not written.endswith(b"\n"):
+                    break
+                whole += len(written)
                 try:
-                    row = ledger.row_from_line(written)
+                    row = ledger.row_from_line(written[:-1].decode("ascii", errors="replace"))
                 except VerifyError:
                     continue
                 if row.token in ledger.row_range(header):
                     rows[row.token] = row
-            if len(kept) != len(data):
-                write_atomically(self.path / JOURNAL, kept)
+        os.truncate(self.path / JOURNAL, whole)
         return rows
 
     def require_finished(self, header: Header) -> None:
@@ -98,18 +104,39 @@ class LedgerFolder:
         """Where a running scan writes rows as they are found."""
         return Journal(self.path / JOURNAL)
 
-    def finish(self, header: Header, rows: dict[int, Row]) -> None:
-        """Write the files of rows and the header, then remove the journal."""
-        tokens, files = ledger.row_range(header), []
-        for number, start in enumerate(range(0, len(tokens), ledger.BLOCK)):
-            data = ledger.rows_bytes(rows[t] for t in tokens[start : start + ledger.BLOCK])
-            name = f"rows-{number:05d}.tsv"
+    def write_rows(self, header: Header, rows: dict[int, Row]) -> Header:
+        """Write the files of rows; the header that names them. The journal stays until `finish`."""
+        files: list[tuple[str, str]] = []
+        some: list[bytes] = []
+
+        def write() -> None:
+            data, name = b"".join(some), f"rows-{len(files):05d}.tsv"
             write_atomically(self.path / name, data)
             files.append((name, ledger.digest(data)))
-        whole = replace(header, files=tuple(files))
-        write_atomically(self.path / HEADER, ledger.header_bytes(whole))
+            some.clear()
+
+        for token in ledger.row_range(header):
+            written = ledger.rows_bytes([rows[token]])
+            if some and (len(some) == ledger.BLOCK or sum(map(len, some)) + len(written) > _FILE_BYTES):
+                write()
+            some.append(written)
+        write()
+        return replace(header, files=tuple(files))
+
+    def finish(self, header: Header) -> None:
+        """Write the header of rows that were checked, then remove the journal."""
+        write_atomically(self.path / HEADER, ledger.header_bytes(header))
         for name in (JOURNAL, QUESTION):
             (self.path / name).unlink(missing_ok=True)
+
+    def forget(self, token: int) -> None:
+        """Take a token's rows out of the journal."""
+        kept = [
+            line
+            for line in (self.path / JOURNAL).read_bytes().splitlines(keepends=True)
+            if not line.startswith(b"%d\t" % token)
+        ]
+        write_atomically(self.path / JOURNAL, b"".join(kept))
 
 
 class Journal:

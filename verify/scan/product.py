@@ -7,22 +7,31 @@ A sum of products in some order, at the full precision of float32 or float64: re
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
-from verify.errors import ModelUnavailableError
+from verify.errors import ModelUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from verify.kernel.filter import Multiply
 
-_EMULATION = ("CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION")
+_DEVICE = re.compile(r"torch|cuda(:[0-9]+)?")
+_EMULATION = (
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
 
 
 def multiplier(device: str) -> Multiply | None:
     """The product of a device, None for numpy's own. Raises ModelUnavailableError if there is none."""
     if device == "cpu":
         return None
+    if not _DEVICE.fullmatch(device):
+        raise UsageError(f"unknown device {device!r}: use cpu, cuda or cuda:N")
     try:
         import torch
     except ImportError:
@@ -31,8 +40,9 @@ def multiplier(device: str) -> Multiply | None:
         ) from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelUnavailableError(f"--device {device}: torch sees no GPU here; leave the option out")
-    if any(os.environ.get(name, "0") != "0" for name in _EMULATION):
-        raise ModelUnavailableError(f"unset {' and '.join(_EMULATION)}: emulated products have other errors")
+    reduced = [name for name in _EMULATION if os.environ.get(name, "0").upper() not in ("0", "STRICT")]
+    if reduced:
+        raise ModelUnavailableError(f"unset {' and '.join(reduced)}: such products have other errors")
     return TorchProduct(torch, device)
 
 

@@ -6,6 +6,7 @@ The rows come from workers and are believed for the ledger's sake only; at the e
 from __future__ import annotations
 
 import contextlib
+import re
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verify.decide import Decider
-from verify.errors import UsageError
+from verify.errors import RefutedError, UsageError, VerifyError
 from verify.files import require_writable
 from verify.kernel import FREE, READOUT, System, parse_domain
 from verify.kernel.ledger import MAX_GRID, Header, row_range
@@ -30,6 +31,7 @@ from verify.scan.folder import LedgerFolder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from verify.kernel import Domain
     from verify.kernel.ledger import Row
     from verify.kernel.proved_ledger import ProvedLedger
     from verify.models import Model, ReadoutOverrides
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     Own = Callable[[Iterable[list[int]]], Iterable[tuple[list[Row], list[Row]]]]
     Find = Callable[[Iterable[Row]], Iterable[Row]]
 
+_TOKEN = re.compile(r"^token ([0-9]+)")
 # Tokens of one matrix product.
 _BLOCK = 512
 # The own state of the longest direction is at least 2**16 steps of the grid long.
@@ -78,12 +81,15 @@ def scan(
     model = load_model(model, overrides=overrides) if isinstance(model, str) else model
     decider = Decider(model, competitors, proposer)
     header = _header(decider, domain, tokens)
-    question = tasks.Question(model.source, domain, competitors, header.grid, proposer, device)
+    question = tasks.Question(
+        model.source, model.readout.fingerprint, domain, competitors, header.grid, proposer, device
+    )
     count = (workers or cores()) if model.source is not None else 1
     require_writable(out)
     folder = LedgerFolder.below(out, model.name, domain)
     if folder.complete:
         folder.require_finished(header)
+        proved = check_ledger(folder, model, device, tell, count)
         resumed = len(row_range(header))
     else:
         rows = folder.resume(header)
@@ -109,8 +115,20 @@ def scan(
             for found in _settle(todo, own, search, tell):
                 journal.add(found)
                 rows.update((row.token, row) for row in found)
-        folder.finish(header, rows)
-    return Scan(folder, model, check_ledger(folder, model, device, tell, count), resumed)
+        header = folder.write_rows(header, rows)
+        try:
+            proved = check_ledger(folder, model, device, tell, count, header)
+        except RefutedError as error:
+            token = _TOKEN.search(str(error))
+            if token is None:
+                raise
+            folder.forget(int(token[1]))
+            raise RefutedError(
+                f"{error}. This row came from a worker or an earlier run and is dropped: run the same "
+                "command again to decide the token anew"
+            ) from None
+        folder.finish(header)
+    return Scan(folder, model, proved, resumed)
 
 
 def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> Header:
@@ -120,18 +138,22 @@ def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> He
     if not 0 <= first <= last < decider.model.readout.vocabulary:
         raise UsageError(f"tokens {first}-{last} are not all among 0-{decider.model.readout.vocabulary - 1}")
     statement = replace(decider.statement(0, parse_domain(domain)), text=None)
-    return Header(statement, first, last, grid_of(decider))
+    return Header(statement, first, last, grid_of(decider, statement.domain))
 
 
-def grid_of(decider: Decider) -> int:
+def grid_of(decider: Decider, domain: Domain) -> int:
     """Bits after the point of own states, such that even the longest direction has a scale of 17 bits."""
     readout, bits = decider.model.readout, 0
-    for domain in (READOUT, FREE):
-        view = decider.view(domain)
+    for each in (READOUT, FREE):
+        view = decider.view(each)
         longest = float(np.linalg.norm(view.rows - view.centre, axis=1).max(initial=0.0)) or 1.0
-        unit = System(readout, domain, 0, decider.count).direction_unit
+        unit = System(readout, each, 0, decider.count).direction_unit
         bits = max(bits, ceil(log2(longest) + log2(readout.vocabulary * readout.d)) - unit)
-    return min(bits + _GRID_BITS, MAX_GRID)
+    if domain.kind == "box":
+        bits += max(0, domain.bound.denominator.bit_length() - domain.bound.numerator.bit_length() + 1)
+    if bits + _GRID_BITS > MAX_GRID:
+        raise UsageError("the rows are too short or too long for own states on the finest grid")
+    return bits + _GRID_BITS
 
 
 def _settle(todo: list[int], own: Own, search: Find, tell: Tell) -> Iterator[list[Row]]:
@@ -167,7 +189,13 @@ def _elsewhere(
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
-    except (OSError, RuntimeError) as error:
+    except VerifyError:
+        raise
+    except Exception as error:
+        # By name: those of a cluster are classes of a package that may not be there.
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if not names & {"BrokenExecutor", "KilledWorker", "CancelledError", "CommClosedError", "OSError"}:
+            raise
         raise UsageError(
             f"a worker process ended ({error}); run the same command again to go on from here"
         ) from None

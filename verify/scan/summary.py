@@ -9,6 +9,7 @@ import csv
 import math
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
@@ -111,13 +112,15 @@ def summarise(folder: LedgerFolder, model: Model) -> Summary:
 
 
 def _line(row: Row, model: Model, system: System) -> Line:
-    speakable = row.cls in ("own", "hard")
-    thinness = approximate(row.amount) if speakable and row.amount is not None else None
-    if thinness is not None and row.witness is not None and system.region in ("cone", "space"):
+    margin = row.amount if row.cls in ("own", "hard") else None
+    thinness = None if margin is None else approximate(margin)
+    if margin is not None and row.witness is not None and system.region in ("cone", "space"):
         z = system.project(list(row.witness.p))
         if system.readout.bias is None or not system.biased:
-            length = math.sqrt(sum(x * x for x in z)) / 2.0**row.witness.k
-            thinness *= math.sqrt(system.readout.d) / length
+            # (margin / |state|)^2 times d, as a fraction: states may be longer or shorter than floats hold.
+            square = Fraction(sum(x * x for x in z), 1 << (2 * row.witness.k))
+            squared = margin**2 * system.readout.d / square if square else Fraction(0)
+            thinness = math.sqrt(approximate(squared))
     rival = None if row.rival is None else model.tokens.text(row.rival)
     return Line(row, model.tokens.text(row.token), rival, thinness)
 

@@ -29,9 +29,10 @@ _LONG = 1 << 16
 
 @dataclass(frozen=True)
 class Question:
-    """What is scanned; small, so that it can be sent to any process."""
+    """What is scanned; small, so that it can be sent to any process. fingerprint: of the readout."""
 
     model: Source | None
+    fingerprint: str
     domain: str
     competitors: str
     grid: int
@@ -48,6 +49,8 @@ class Worker:
                 raise UsageError("a model made in memory cannot be loaded again")
             decider = Decider(load_again(question.model), question.competitors, question.proposer)
         self.decider, self.readout = decider, decider.model.readout
+        if self.readout.fingerprint != question.fingerprint:
+            raise UsageError(f"{decider.model.name} holds other weights for a worker than for the scan")
         self.reflections = Reflections()
         if question.proposer == "default":
             decider.proposers.insert(0, self.reflections)
@@ -72,8 +75,7 @@ class Worker:
 
     def _settle(self, row: Row, own: Standing, matrix_row: list[int]) -> Row:
         if own.sign > 0:
-            state = self.views.own["here"].state(self.views.own["here"].direction(matrix_row), row.scale)
-            realism = self.views.realism(state)
+            realism = self.views.realism(self.views.own["here"].state_of(matrix_row, row.scale))
             return replace(row, cls="own", own=True, amount=own.margin, rival=own.nearest[0], realism=realism)
         if own.sign == 0 and row.scale:
             # A tie at the top; with an equal row it is for ever.
