@@ -42,6 +42,7 @@ from verify.kernel.ledger_rows import Views
 from verify.kernel.proved_ledger import LedgerCheck, ProvedLedger
 from verify.models import Tokens
 from verify.scan.run import scan
+from verify.scan.worker import scale
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -72,15 +73,17 @@ def test_the_bases_hold_what_the_forgeries_change() -> None:
 def state_of(base: Base, row: Row, domain: str) -> Vector:
     """The own state by the rule of docs/ledger.md, in fractions and from the oracle's model."""
     m, name = base.model, domain.partition(":")[0]
-    gain = m.gain if m.gain is not None and name != "free" else [Fraction(1)] * len(m.W[0])
+    gain = m.gain if m.gain is not None else [Fraction(1)] * len(m.W[0])
     twos = gcd(*(int(x) for x in gain))
     gain = [x / (twos & -twos) for x in gain]
     sums = [sum(column) for column in zip(*m.W, strict=True)]
     # F32 counts in units of 2**-149.
     p = [(len(m.W) * x - y) * g * (1 << 149) for x, y, g in zip(m.W[row.token], sums, gain, strict=True)]
     d = len(p)
-    if m.norm == "layernorm" and name != "free":
+    if m.norm == "layernorm":
         p = [d * x - sum(p) for x in p]
+    if name == "free":
+        p = [x * g for x, g in zip(p, gain, strict=True)]
     scale = row.model_scale if domain == "readout" else row.scale
     return [x * (1 if domain == "direction" else scale) / (1 << base.header.grid) for x in p]
 
@@ -418,6 +421,29 @@ def test_part_of_the_tokens() -> None:
 def test_another_grid(grid: int) -> None:
     with pytest.raises(RefutedError):
         proved(replace(LN.header, grid=grid), LN.rows, LN.readout)
+
+
+@pytest.mark.parametrize("name", ["layernorm direction", "square readout", "layernorm free", "square box:1"])
+@pytest.mark.parametrize("grid", [0, 1, 8])
+def test_a_coarse_grid_makes_no_token_hard_to_speak(name: str, grid: int) -> None:
+    """With the scales that this grid leaves: own states at or near zero, and all flags up."""
+    base = BASES[name]
+    header = replace(base.header, grid=grid)
+    views = Views(base.readout, header.statement.domain, header.statement.competitors, grid)
+    rows = []
+    for row in base.rows:
+        (matrix_row,) = base.readout.unembedding.integers([row.token])
+        scales = [scale(views.own[x], matrix_row) for x in ("here", "model")]
+        assert max(scales) < 1 << 10
+        rows.append(Row(row.token, "undecided", True, True, *scales))
+    with pytest.raises(RefutedError, match="scale of the rule"):
+        proved(header, rows, base.readout)
+
+
+def test_a_token_that_stands_twice() -> None:
+    views = Views(LN.readout, *subject(LN))
+    with pytest.raises(RefutedError, match="twice"):
+        views.check([LN.rows[1], LN.rows[1]])
 
 
 @pytest.mark.parametrize(

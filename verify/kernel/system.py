@@ -54,8 +54,11 @@ class System:
         self.folds = domain.kind != "free"
         self.biased = domain.kind != "direction"
         d = readout.d
-        gain, shift = (readout.gain, readout.shift) if self.folds else (None, None)
-        self._gain, self._gain_unit = _vector(gain, 1, d, readout.gain_offset)
+        shift = readout.shift if self.folds else None
+        self._own_gain, self._own_gain_unit = _vector(readout.gain, 1, d, readout.gain_offset)
+        self._gain, self._gain_unit = self._own_gain, self._own_gain_unit
+        if not self.folds:
+            self._gain, self._gain_unit = [1] * d, 0
         self._shift, self._shift_unit = _vector(shift if self.biased else None, 0, d, 0)
         self._bias = readout.bias if self.biased else None
         w = unit_exponent(readout.unembedding.dtype)
@@ -118,25 +121,26 @@ class System:
         return [entry[0] for entry in self._bias.integers(rows)]
 
     def own_direction(self, row: list[int], sums: list[int]) -> list[int]:
-        """A row minus the mean row, times V: gain * (V w_t - sum_j w_j), without the gain in `free`.
+        """A folded row minus the mean one, times V: gain * (V w_t - sum_j w_j); `sums` are those of all rows.
 
-        `sums` are those of all rows.
+        In `box` that is projected. In `free` it is what gain and norm make of it: gain * P of it.
         """
         V = self.readout.vocabulary
-        p = [(V * x - y) * g for x, y, g in zip(row, sums, self._gain, strict=True)]
-        return self.project(p) if self.region == "box" else p
+        p = [(V * x - y) * g for x, y, g in zip(row, sums, self._own_gain, strict=True)]
+        if self.folds:
+            return self.project(p) if self.region == "box" else p
+        z = _centred(p) if self.readout.norm == "layernorm" else p
+        return [x * g for x, g in zip(z, self._own_gain, strict=True)]
 
     @property
     def direction_unit(self) -> int:
-        """An own direction is in units of 2**(this), times V."""
-        return unit_exponent(self.readout.unembedding.dtype) + self._gain_unit
+        """An own direction is in units of 2**(this), times V, and times d where it is projected."""
+        gains = 1 if self.folds else 2
+        return unit_exponent(self.readout.unembedding.dtype) + gains * self._own_gain_unit
 
     def project(self, u: list[int]) -> list[int]:
         """d * P u after a LayerNorm, u itself otherwise (an exact multiple of Pu either way)."""
-        if not self.projects:
-            return u
-        d, total = len(u), sum(u)
-        return [d * x - total for x in u]
+        return _centred(u) if self.projects else u
 
     def final_state(self, z: list[int], scale: int, unit: int) -> tuple[list[int], int, int]:
         """g and s of Theorem 3 as (integers, integer, unit): scale * logit_j = w_j . g + s * c_j.
@@ -150,6 +154,12 @@ class System:
             for x, y, b in zip(z, self._gain, self._shift, strict=True)
         ]
         return g, scale << -low, low
+
+
+def _centred(u: list[int]) -> list[int]:
+    """d * P u."""
+    d, total = len(u), sum(u)
+    return [d * x - total for x in u]
 
 
 def _vector(tensor: Tensor | None, default: int, d: int, offset: int) -> tuple[list[int], int]:

@@ -20,6 +20,7 @@ from verify.decide import Decider
 from verify.errors import RefutedError, UsageError, VerifyError
 from verify.files import require_writable
 from verify.kernel import FREE, READOUT, System, parse_domain
+from verify.kernel.filter import as_float64
 from verify.kernel.ledger import MAX_GRID, Header, row_range
 from verify.kernel.processes import processes
 from verify.models import load_model
@@ -143,10 +144,12 @@ def _header(decider: Decider, domain: str, tokens: tuple[int, int] | None) -> He
 
 def grid_of(decider: Decider, domain: Domain) -> int:
     """Bits after the point of own states, such that even the longest direction has a scale of 17 bits."""
-    readout, bits = decider.model.readout, 0
-    for each in (READOUT, FREE):
-        view = decider.view(each)
-        longest = float(np.linalg.norm(view.rows - view.centre, axis=1).max(initial=0.0)) or 1.0
+    readout, view, bits = decider.model.readout, decider.view(READOUT), 0
+    for each in {domain, READOUT}:
+        rows = view.rows - view.centre
+        if each == FREE and readout.gain is not None:
+            rows *= as_float64(readout.gain, 0, readout.d) + readout.gain_offset
+        longest = float(np.linalg.norm(rows, axis=1).max(initial=0.0)) or 1.0
         unit = System(readout, each, 0, decider.count).direction_unit
         bits = max(bits, ceil(log2(longest) + log2(readout.vocabulary * readout.d)) - unit)
     if domain.kind == "box":
