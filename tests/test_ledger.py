@@ -433,9 +433,9 @@ def test_a_coarse_grid_makes_no_token_hard_to_speak(name: str, grid: int) -> Non
     rows = []
     for row in base.rows:
         (matrix_row,) = base.readout.unembedding.integers([row.token])
-        scales = [scale(views.own[x], matrix_row) for x in ("here", "model")]
-        assert max(scales) < 1 << 10
-        rows.append(Row(row.token, "undecided", True, True, *scales))
+        here, model = (scale(views.own[x], matrix_row) for x in ("here", "model"))
+        assert max(here, model) < 1 << 10
+        rows.append(Row(row.token, "undecided", True, True, here, model))
     with pytest.raises(RefutedError, match="scale of the rule"):
         proved(header, rows, base.readout)
 

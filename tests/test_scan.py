@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from verify.errors import (
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
     ModelUnavailableError,
+    OutputError,
     RefutedError,
     UsageError,
 )
@@ -40,7 +42,8 @@ from verify.models import Model, load_model
 from verify.recheck import Auditor
 from verify.scan import worker
 from verify.scan.extract import _claim as extract_claim
-from verify.scan.folder import HEADER, JOURNAL, QUESTION, LedgerFolder, find_ledgers
+from verify.scan.extract import extract
+from verify.scan.folder import HEADER, JOURNAL, QUESTION, Journal, LedgerFolder, find_ledgers
 from verify.scan.product import multiplier
 from verify.scan.run import Scan, scan
 from verify.scan.summary import markdown, summarise, table
@@ -342,18 +345,27 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         multiplier("torch")
 
 
-def test_a_full_disk_ends_the_scan_and_not_the_journal(tmp_path: Path) -> None:
-    """What cannot be written is an error; what was written before it stays readable."""
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
-    model = square_checkpoint(tmp_path / "square")
-    folder = LedgerFolder.below(tmp_path / "out", "square", "readout")
-    folder.path.mkdir(parents=True)
-    (folder.path / JOURNAL).symlink_to("/dev/full")
-    done = verify("scan", "--model", model, "--out", tmp_path / "out", "--workers", "1")
-    assert done.returncode != 0
-    assert not done.stdout
-    assert not folder.complete
+def test_a_full_disk_ends_the_scan_and_not_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be written is an error; what was written before it is gone on with."""
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    real, calls = os.fsync, []
+
+    def full(file: int) -> None:
+        calls.append(file)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        scan(model, "readout", tmp_path / "out", workers=1)
+    monkeypatch.undo()
+    assert scan(model, "readout", tmp_path / "out", workers=1).resumed >= 5
+    if Path("/dev/full").exists():
+        with Journal(Path("/dev/full")) as journal, pytest.raises(OutputError, match="cannot write"):
+            journal.add([Row(0, "undecided", False, False, 0, 0)])
 
 
 def test_a_lying_worker_is_caught_before_the_ledger_is_believed(
@@ -370,6 +382,77 @@ def test_a_lying_worker_is_caught_before_the_ledger_is_believed(
     monkeypatch.setattr(worker.Worker, "search", lying)
     with pytest.raises(RefutedError):
         scan(model, "readout", tmp_path / "out", workers=1)
+    assert not LedgerFolder.below(tmp_path / "out", model.name, "readout").complete
+    monkeypatch.undo()
+    again = scan(model, "readout", tmp_path / "out", workers=1)
+    assert again.resumed == model.readout.vocabulary - 1
+    assert verdicts(again) == verdicts(scan(model, "readout", tmp_path / "other", workers=1))
+
+
+def test_a_worker_with_other_weights_is_refused(tmp_path: Path) -> None:
+    """What a machine of a cluster has under the same path may differ."""
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    question = worker.Question(model.source, "0" * 64, "readout", "all", 40)
+    with pytest.raises(UsageError, match="other weights"):
+        worker.Worker(question)
+    with pytest.raises(UsageError, match="made in memory"):
+        worker.Worker(replace(question, model=None))
+
+
+def test_a_journal_without_its_question_is_not_believed(tmp_path: Path) -> None:
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    done = scan(model, "readout", tmp_path / "out", workers=1)
+    rows = ledger.rows_bytes(done.folder.rows())
+    header = replace(done.folder.header(), files=())
+    other = LedgerFolder(tmp_path / "interrupted")
+    other.path.mkdir()
+    (other.path / JOURNAL).write_bytes(rows)
+    assert other.resume(header) == {}
+    assert not (other.path / JOURNAL).exists()
+    (other.path / JOURNAL).write_bytes(rows + b"7\ttorn")
+    assert len(other.resume(header)) == len(rows.splitlines())
+    assert (other.path / JOURNAL).read_bytes() == rows
+
+
+def test_files_of_rows_end_before_they_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long rows make short files; together they hold every row once."""
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    plain = scan(model, "readout", tmp_path / "out", workers=1)
+    monkeypatch.setattr("verify.scan.folder._FILE_BYTES", 100)
+    many = scan(model, "readout", tmp_path / "many", workers=1)
+    assert rows_of(plain) == rows_of(many)
+    assert len(many.folder.header().files) > len(plain.folder.header().files) == 1
+
+
+def test_what_a_ledger_cannot_give_is_not_extracted(tmp_path: Path) -> None:
+    """A file that is there, a row that is missing, a header that the model's files contradict."""
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    done = scan(model, "readout", tmp_path / "out", workers=1)
+    out = ["--model", tmp_path / "square", "--out", tmp_path / "certificates"]
+    assert verify("extract", done.folder.path, "1", *out).returncode == 0
+    there = verify("extract", done.folder.path, "1", *out)
+    assert there.returncode == EXIT_USAGE
+    assert "there already" in there.stderr
+    header, rows = done.folder.header(), list(done.folder.rows())
+    for kept, said in (
+        (rows[:3] + rows[4:], header.statement),
+        (rows, replace(header.statement, competitors=3, competitor_rule="tokenizer")),
+    ):
+        data = ledger.rows_bytes(kept)
+        (done.folder.path / "rows-00000.tsv").write_bytes(data)
+        forged = replace(header, statement=said, files=(("rows-00000.tsv", ledger.digest(data)),))
+        (done.folder.path / HEADER).write_bytes(ledger.header_bytes(forged))
+        with pytest.raises(RefutedError):
+            list(extract(done.folder, model, [3]))
+
+
+def test_an_unknown_device_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown device"):
+        multiplier("gpu")
+    model = square_checkpoint(tmp_path / "square")
+    done = verify("scan", "--model", model, "--device", "xyz", "--out", tmp_path / "out")
+    assert done.returncode == EXIT_USAGE
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(os.cpu_count() == 1, reason="needs two processors")

@@ -71,7 +71,7 @@ class LedgerFolder:
             return {}
         self._require_same(header, QUESTION)
         rows: dict[int, Row] = {}
-        if not (self.path / JOURNAL).exists():
+        if not (self.path / JOURNAL).is_file():
             return rows
         whole = 0
         with (self.path / JOURNAL).open("rb") as file:
