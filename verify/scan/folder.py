@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -153,7 +154,9 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        # What `add` could not write is still in the buffer, and was an error there.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows. Raises OutputError, on a full disk for example."""
