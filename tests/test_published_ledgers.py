@@ -16,7 +16,7 @@ from verify.kernel.ledger import Row as LedgerRow
 from verify.models import Model
 from verify.scan.check import check_ledger
 from verify.scan.extract import extract
-from verify.scan.folder import LedgerFolder
+from verify.scan.folder import LedgerFolder, find_ledgers
 from verify.scan.summary import markdown, summarise
 
 PUBLISHED = AUDITOR.parent / "whisper-tiny.en"
@@ -44,7 +44,7 @@ def test_every_row_is_proved_anew(domain: str, whisper: Model) -> None:
 
 
 def test_the_page_is_the_tool_s(whisper: Model) -> None:
-    page = markdown([summarise(ledger(domain), whisper) for domain in DOMAINS], 10)
+    page = markdown([summarise(each, whisper) for each in find_ledgers(PUBLISHED)], 10)
     assert (PUBLISHED / "LEDGERS.md").read_text() == page
 
 
