@@ -166,9 +166,16 @@ class _File:
             from gguf import GGUFReader
         except ImportError as error:
             raise ModelUnavailableError(f"{path.name} needs the gguf library: {_INSTALL}") from error
+
+        class Reader(GGUFReader):
+            """On a plain array: a hundred thousand slices of a memory map cost thrice as much."""
+
+            def __setattr__(self, name: str, value: Any) -> None:
+                super().__setattr__(name, np.asarray(value) if name == "data" else value)
+
         self.name = path.name
         try:
-            reader = GGUFReader(path)
+            reader = Reader(path)
             self._fields: dict[str, Any] = dict(reader.fields)
             self._tensors: dict[str, Any] = {tensor.name: tensor for tensor in reader.tensors}
             self._check_places(int(reader.data_offset), int(reader.alignment), path.stat().st_size)

@@ -2,7 +2,7 @@
 
 Wrong here = a true claim about other weights, another norm or other texts than the model's. The tensors
 keep their names, dtypes and bits, so certificates made from the pack are those made from the model. All
-else stands as one JSON text in the header; docs/packing.md is the format. Whatever does not fit it is refused.
+else stands as one JSON text in the header; docs/packing.md is the format. What does not fit it is refused.
 """
 
 from __future__ import annotations

@@ -144,10 +144,16 @@ def _by_group(scales: Integers, values: Integers) -> Integers:
     return flat
 
 
+def _spread(lows: Integers, times: int) -> Integers:
+    """Each of a row's entries so many times, one after the other."""
+    spread: Integers = np.repeat(lows, times, axis=1)
+    return spread
+
+
 def _q2_k(b: Integers) -> Integers:
     scale, low = _half(b[:, 80:82]) * (b[:, :16] & 15), _half(b[:, 82:84]) * (b[:, :16] >> 4)
     q = _split(b[:, 16:80], 2, 32)
-    return _by_group(scale, q) - np.repeat(low, 16, axis=1)
+    return _by_group(scale, q) - _spread(low, 16)
 
 
 def _q3_k(b: Integers) -> Integers:
@@ -168,13 +174,13 @@ def _scales_and_lows(packed: Integers) -> tuple[Integers, Integers]:
 def _q4_k(b: Integers) -> Integers:
     scales, lows = _scales_and_lows(b[:, 4:16])
     q = _split(b[:, 16:], 4, 32)
-    return _by_group(_half(b[:, :2]) * scales, q) - np.repeat(_half(b[:, 2:4]) * lows, 32, axis=1)
+    return _by_group(_half(b[:, :2]) * scales, q) - _spread(_half(b[:, 2:4]) * lows, 32)
 
 
 def _q5_k(b: Integers) -> Integers:
     scales, lows = _scales_and_lows(b[:, 4:16])
     q = _split(b[:, 48:], 4, 32) | _split(b[:, 16:48], 1, 32) << 4
-    return _by_group(_half(b[:, :2]) * scales, q) - np.repeat(_half(b[:, 2:4]) * lows, 32, axis=1)
+    return _by_group(_half(b[:, :2]) * scales, q) - _spread(_half(b[:, 2:4]) * lows, 32)
 
 
 def _q6_k(b: Integers) -> Integers:
