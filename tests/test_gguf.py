@@ -152,7 +152,7 @@ def llama(**more: Any) -> Tensors:
 
 
 def write(path: Path, tensors: Tensors, architecture: str = "llama", **fields: Any) -> Path:
-    """A GGUF file. fields: metadata to replace or leave out (None); a pair is a method's suffix and a value."""
+    """A GGUF file. fields: metadata to replace or leave out (None); a pair is how to add it, and a value."""
     rms = ARCHITECTURES[architecture].norm == "rmsnorm" if architecture in ARCHITECTURES else True
     name = "layer_norm_rms_epsilon" if rms else "layer_norm_epsilon"
     table: dict[str, Any] = {
