@@ -24,8 +24,10 @@ import verify
 from verify.errors import ModelUnavailableError, OutputError, UsageError
 from verify.files import write_atomically
 from verify.inventory import inventory
-from verify.models import Model, ReadoutOverrides, load_model
+from verify.models import Model, ReadoutOverrides, Tokens, load_model
 from verify.models.packed import _header, is_pack, pack_bytes
+from verify.models.single_file import file_sha256
+from verify.models.vocabularies import VocabularyFiles
 
 JSON = dict[str, Any]
 
@@ -124,7 +126,7 @@ def by_hand(tmp_path: Path) -> Model:
 
 
 def no_norm_no_tokenizer(tmp_path: Path) -> Model:
-    tensors = {"w": matrix().astype(np.float64), "b": np.ones(7, np.float16)}
+    tensors: dict[str, np.ndarray] = {"w": matrix().astype(np.float64), "b": np.ones(7, np.float16)}
     path = str(folder(tmp_path, LLAMA, tensors))
     return load_model(path, overrides=ReadoutOverrides("w", "none", logit_bias="b"))
 
@@ -154,6 +156,22 @@ def test_what_cannot_be_packed(square: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens.json").write_text("{}")
     with pytest.raises(ModelUnavailableError, match=r"tokens\.json"):
         pack_bytes(load_model(str(folder(tmp_path, LLAMA, llama()))))
+
+
+def test_names_and_tokenizers_that_cannot_be_written(
+    square: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(str(model))
+    with pytest.raises(ModelUnavailableError, match="cannot be written as UTF-8"):
+        pack_bytes(replace(loaded, name="\udcff"))
+    binary = VocabularyFiles("tokens.json", {}, {"tokens.json": b"[]", "more.bin": b"\xff"})
+    with pytest.raises(ModelUnavailableError, match="not UTF-8"):
+        pack_bytes(replace(loaded, tokens=Tokens(binary, 6)))
+    monkeypatch.setattr("verify.models.packed.MAX_HEADER_BYTES", 100)
+    with pytest.raises(ModelUnavailableError, match="safetensors allows 100"):
+        pack_bytes(loaded)
+    with pytest.raises(ModelUnavailableError, match="cannot read"):
+        file_sha256(square.parent / "absent")
 
 
 # Every change refused
