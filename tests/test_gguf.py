@@ -24,7 +24,7 @@ from verify.api import decide_all
 from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.tensor import Tensor, unit_exponent
 from verify.models import Model, ReadoutOverrides, load_model
-from verify.models.gguf import ARCHITECTURES
+from verify.models.gguf import ARCHITECTURES, TYPES, check_readable
 from verify.models.quantised import KINDS, dequantised
 from verify.recheck import Auditor
 
@@ -61,6 +61,9 @@ def test_every_kind_has_a_reader_and_the_library_s_sizes() -> None:
     for kind, (length, size, _) in KINDS.items():
         assert READERS[kind][0] == length
         assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]] == (length, size)
+    assert set(TYPES.values()) == set(KINDS) | {"F16", "BF16", "F32", "F64"}
+    for value, kind in TYPES.items():
+        assert gguf.GGMLQuantizationType[kind].value == value
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,7 +146,7 @@ def q8(seed: int = 0) -> np.ndarray:
 
 ONES = np.ones(D, np.float32)
 PIECES = ["<s>", "\u0120the", "\u00c3", "\u0120", "<0x41>", "[PAD5]"]
-TYPES = [3, 1, 1, 1, 4, 5]
+KINDS_OF_TOKENS = [3, 1, 1, 1, 4, 5]
 Tensors = dict[str, Any]
 
 
@@ -161,7 +164,7 @@ def write(path: Path, tensors: Tensors, architecture: str = "llama", **fields: A
         f"{architecture}.vocab_size": ("uint32", V),
         "tokenizer.ggml.model": ("string", "gpt2"),
         "tokenizer.ggml.tokens": ("array", PIECES),
-        "tokenizer.ggml.token_type": ("array", TYPES),
+        "tokenizer.ggml.token_type": ("array", KINDS_OF_TOKENS),
     }
     table |= {key.replace("__", "."): value for key, value in fields.items()}
     writer = gguf.GGUFWriter(path, architecture)
@@ -298,7 +301,7 @@ REFUSED: dict[str, tuple[str, Tensors, dict[str, Any], str]] = {
     "width": ("llama", {}, {"llama.embedding_length": ("uint32", D + 1)}, "is 33, but 32"),
     "rows": ("llama", {}, {"llama.vocab_size": ("uint32", V - 1)}, "is 5, but 6"),
     "tokens": ("llama", {}, {"tokenizer.ggml.tokens": ("array", PIECES[:4])}, "has 4 tokens.* 6 rows"),
-    "types": ("llama", {}, {"tokenizer.ggml.token_type": ("array", TYPES[:4])}, "4 token types"),
+    "types": ("llama", {}, {"tokenizer.ggml.token_type": ("array", KINDS_OF_TOKENS[:4])}, "4 token types"),
     "tokens_are_numbers": (
         "llama",
         {},
@@ -441,6 +444,27 @@ def test_names_of_files(tmp_path: Path) -> None:
     path = write(tmp_path / "x.gguf", llama())
     with pytest.raises(UsageError, match="says itself"):
         load_model(str(path), overrides=ReadoutOverrides(unembedding="output.weight", norm="none"))
+
+
+def test_what_the_header_says_without_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.gguf", llama())
+    assert check_readable(path) == "llama"
+    monkeypatch.setattr("verify.models.gguf.find_spec", lambda _: None)
+    with pytest.raises(ModelUnavailableError, match="gguf library"):
+        check_readable(path)
+    monkeypatch.undo()
+    write(path, llama(**{"token_embd.weight": ("TQ2_0", np.zeros((V, 66), np.uint8))}))
+    with pytest.raises(ModelUnavailableError, match="type 35, which is not dequantised"):
+        check_readable(path)
+    (tmp_path / "y").mkdir()
+    with pytest.raises(ModelUnavailableError, match="regular file"):
+        check_readable(tmp_path / "y")
+
+
+def test_a_link_keeps_its_own_name(tmp_path: Path) -> None:
+    path = write(tmp_path / ("0" * 64), llama())
+    (tmp_path / "x.gguf").symlink_to(path)
+    assert load_model(str(tmp_path / "x.gguf")).name == "x.gguf"
 
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -385,6 +385,7 @@ def test_models_looks_into_the_cache_of_the_hub(tmp_path: Path) -> None:
     unknown.mkdir(parents=True)
     (unknown.parents[1] / "refs").mkdir()
     folder(unknown, {"model_type": "nouveau"}, {"w": matrix()})
+    (unknown / "small.gguf").write_bytes(b"GGUF")
     empty = tmp_path / "hub" / "models--org--empty" / "snapshots" / ("e" * 40)
     empty.mkdir(parents=True)
     (empty / "config.json").write_text("{}")
@@ -394,7 +395,9 @@ def test_models_looks_into_the_cache_of_the_hub(tmp_path: Path) -> None:
         command, env=kept | {"HF_HOME": str(tmp_path)}, capture_output=True, text=True, check=True, timeout=60
     )
     lines = {x["model"]: x for x in map(json.loads, told.stdout.splitlines())}
-    assert set(lines) == {"whisper-tiny.en", "org/tiny", f"org/odd@{'f' * 40}"}
+    small = str(unknown / "small.gguf")
+    assert set(lines) == {"whisper-tiny.en", "org/tiny", f"org/odd@{'f' * 40}", small}
+    assert (lines[small]["kind"], lines[small]["loadable"]) == ("gguf", False)
     tiny = lines["org/tiny"]
     assert (tiny["kind"], tiny["loadable"], tiny["problem"]) == ("cached", True, None)
     odd = lines[f"org/odd@{'f' * 40}"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _WEIGHTS = (".safetensors", ".bin")
+_GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ def _cached() -> Iterator[Entry]:
         if repository.repo_type != "model":
             continue
         for revision in sorted(repository.revisions, key=lambda r: r.commit_hash):
+            for file in sorted(revision.files, key=lambda f: f.file_name):
+                if file.file_name.lower().endswith(_GGUF):
+                    about, problem = _tried(_gguf, file.file_path)
+                    yield Entry(str(file.file_path), "gguf", file.size_on_disk, about, problem)
             weights = [x for x in revision.files if _weights(x.file_path)]
             if not weights:
                 continue
@@ -77,12 +82,12 @@ def _cached() -> Iterator[Entry]:
 
 def _files(folder: Path) -> Iterator[Entry]:
     """GGUF files and packs right in a folder; other safetensors files are no models by themselves."""
-    from verify.models import gguf, packed
+    from verify.models import packed
 
     for path in sorted(folder.iterdir()):
         if not path.is_file():
             continue
-        if path.name.lower().endswith(gguf.SUFFIX):
+        if path.name.lower().endswith(_GGUF):
             kind, describe = "gguf", _gguf
         elif packed.is_pack(path):
             kind, describe = "packed", _pack
@@ -113,10 +118,9 @@ def _describe(name: str | Path) -> str:
 
 def _gguf(path: Path) -> str:
     """From the header alone: dequantising takes long."""
-    from verify.models.gguf import check_gguf
+    from verify.models.gguf import check_readable
 
-    strings, _ = check_gguf(path)
-    return f"architecture {strings['general.architecture']}"
+    return f"architecture {check_readable(path)}"
 
 
 def _pack(path: Path) -> str:

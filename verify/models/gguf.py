@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,13 @@ import numpy as np
 from verify.errors import ModelUnavailableError
 from verify.kernel.readout import Readout
 from verify.kernel.tensor import Tensor
-from verify.models.gguf_header import FLOAT32, STRING, read_header
+from verify.models.gguf_header import FLOAT32, STRING, Header, read_header
 from verify.models.quantised import dequantised
 from verify.models.single_file import SingleFile, file_sha256
 from verify.models.vocabularies import GGUF_TOKENIZER, VocabularyFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,6 +36,21 @@ _EMBEDDING, _HEAD, _HEAD_BIAS = "token_embd.weight", "output.weight", "output.bi
 _GAIN, _SHIFT = "output_norm.weight", "output_norm.bias"
 _UNSIGNED = (0, 2, 4, 10)
 _SIGNED = 5  # INT32, of token types
+# Numbers of the types that are read, in the file.
+TYPES = {0: "F32", 1: "F16", 28: "F64", 30: "BF16"} | {
+    2: "Q4_0",
+    3: "Q4_1",
+    6: "Q5_0",
+    7: "Q5_1",
+    8: "Q8_0",
+    10: "Q2_K",
+    11: "Q3_K",
+    12: "Q4_K",
+    13: "Q5_K",
+    14: "Q6_K",
+    20: "IQ4_NL",
+    23: "IQ4_XS",
+}
 _TOKENIZERS = ("gpt2", "llama")
 _RUNTIME = (
     "{name} is stored as {kind}; the claim is about the exact numbers that its blocks stand for. A runtime "
@@ -90,9 +107,9 @@ def load_gguf(path: Path) -> SingleFile:
     Raises ModelUnavailableError if the file is truncated or malformed, the architecture is not in the table,
     metadata or tensors say what the table does not model, or a tensor is stored in a way not dequantised.
     """
-    strings, names = check_gguf(path)
-    file = _File(path)
-    name = strings["general.architecture"]
+    header = check_gguf(path)
+    file, names = _File(path), header.tensors
+    name = header.strings["general.architecture"]
     architecture = ARCHITECTURES[name]
     has_head = _HEAD in names
     unembedding, kind = file.tensor(_HEAD if has_head else _EMBEDDING)
@@ -112,16 +129,17 @@ def load_gguf(path: Path) -> SingleFile:
     file.require_size(f"{name}.embedding_length", readout.d)
     file.require_size(f"{name}.vocab_size", readout.vocabulary)
     vocabulary = file.vocabulary(readout.vocabulary)
-    called = path.resolve().name
-    return SingleFile(called, None, readout, vocabulary, {called: file_sha256(path)})
+    # Not resolved: in a cache the name is a link to a file named by its hash.
+    return SingleFile(path.name, None, readout, vocabulary, {path.name: file_sha256(path)})
 
 
-def check_gguf(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """Read the header alone: its strings by key, and the number of dimensions of each tensor.
+def check_gguf(path: Path) -> Header:
+    """Read the header alone.
 
     Raises ModelUnavailableError if it is malformed, or the architecture's last step is not known.
     """
-    strings, numbers, tensors = read_header(path)
+    header = read_header(path)
+    strings, numbers = header.strings, header.numbers
     if strings.get("general.type", "model") != "model":
         raise ModelUnavailableError(f"{path.name} is no model but of type {strings['general.type']!a}")
     if numbers.get("split.count", 1) > 1:
@@ -135,11 +153,25 @@ def check_gguf(path: Path) -> tuple[dict[str, str], dict[str, int]]:
             f"{path.name} has {found}, whose last step is not known here; known are "
             f"{', '.join(ARCHITECTURES)}. Pass the original checkpoint instead"
         )
-    _check_tensors(path.name, ARCHITECTURES[name], tensors)
-    return strings, tensors
+    _check_tensors(path.name, ARCHITECTURES[name], header.tensors)
+    return header
 
 
-def _check_tensors(file: str, architecture: _Architecture, names: dict[str, int]) -> None:
+def check_readable(path: Path) -> str:
+    """The architecture of a file that `load_gguf` would read as far as its header says; errors as there."""
+    header = check_gguf(path)
+    if find_spec("gguf") is None:
+        raise ModelUnavailableError(f"{path.name} needs the gguf library: {_INSTALL}")
+    used = {_HEAD if _HEAD in header.tensors else _EMBEDDING, _GAIN, _SHIFT, _HEAD_BIAS}
+    for name in sorted(used & header.tensors.keys()):
+        if header.tensors[name] not in TYPES:
+            raise ModelUnavailableError(
+                f"tensor {name!r} is stored as type {header.tensors[name]}, which is not dequantised here"
+            )
+    return header.strings["general.architecture"]
+
+
+def _check_tensors(file: str, architecture: _Architecture, names: Mapping[str, object]) -> None:
     """All that the last step needs is there, and nothing else that could belong to it."""
     needed = {_GAIN, *([_SHIFT] if architecture.norm == "layernorm" else [])}
     needed |= {_HEAD_BIAS} if architecture.bias else set()

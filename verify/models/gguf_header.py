@@ -8,6 +8,7 @@ leaves this module.
 from __future__ import annotations
 
 import mmap
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError
@@ -26,8 +27,17 @@ class _BrokenError(Exception):
     """The format is broken; the message says how."""
 
 
-def read_header(path: Path) -> tuple[dict[str, str], dict[str, int], dict[str, int]]:
-    """(strings by key, unsigned numbers by key, number of dimensions of each tensor by name).
+@dataclass(frozen=True)
+class Header:
+    """strings and unsigned numbers by key; tensors: name -> the number of the type it is stored as."""
+
+    strings: dict[str, str]
+    numbers: dict[str, int]
+    tensors: dict[str, int]
+
+
+def read_header(path: Path) -> Header:
+    """What is kept of the header, all of which has been walked over.
 
     Raises ModelUnavailableError if the file cannot be read or its header is malformed or truncated.
     """
@@ -51,7 +61,7 @@ class _Walk:
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.size, self.at = data, len(data), 0
 
-    def header(self) -> tuple[dict[str, str], dict[str, int], dict[str, int]]:
+    def header(self) -> Header:
         """As `read_header`."""
         if self.take(4) != b"GGUF":
             raise _BrokenError("it does not begin with GGUF; is it a Git LFS pointer or a web page?")
@@ -75,18 +85,19 @@ class _Walk:
                 numbers[key] = self.number(_SIZES[kind])
             else:
                 self.skip(kind)
-        return strings, numbers, self.tensors(tensors)
+        return Header(strings, numbers, self.tensors(tensors))
 
     def tensors(self, count: int) -> dict[str, int]:
-        """Names and numbers of dimensions."""
+        """Names and types."""
         found: dict[str, int] = {}
         for _ in range(count):
             name = self.text("a tensor's name")
             dimensions = self.number(4)
             if name in found or dimensions > _MOST_DIMENSIONS:
                 raise _BrokenError(f"tensor {name[:80]!a} stands there twice, or has too many dimensions")
-            self.take(8 * dimensions + 12)
-            found[name] = dimensions
+            self.take(8 * dimensions)
+            found[name] = self.number(4)
+            self.take(8)  # where it lies: the reader's checks come later
         return found
 
     def skip(self, kind: int) -> None:
