@@ -16,7 +16,7 @@ from verify.kernel import from_bytes
 from verify.kernel.strict_json import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from verify.kernel import Statement
 
@@ -57,8 +57,8 @@ def require_writable(folder: Path) -> None:
         ) from None
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under `path` whole or not at all. Raises OutputError."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data`, in one piece or many, under `path` whole or not at all. Raises OutputError."""
     temporary = None
     try:
         if path.exists() and not path.is_file():
@@ -66,7 +66,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
             temporary = file.name
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -16,7 +16,20 @@ from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-_COMMANDS = ("token", "scan", "audit", "summary", "extract", "show", "convert", "bundle", "export", "index")
+_COMMANDS = (
+    "token",
+    "scan",
+    "audit",
+    "summary",
+    "extract",
+    "show",
+    "convert",
+    "bundle",
+    "export",
+    "index",
+    "pack",
+    "models",
+)
 
 
 class _Lazy(click.Group):
@@ -54,6 +67,8 @@ def command() -> None:
     verify bundle CERT.json                         a file that is checked without the weights
     verify export CERT.json -o CERT.vipr            for a foreign checker of exact linear programs
     verify index DIR                                write an index page and SHA256SUMS
+    verify pack MODEL -o FILE.safetensors           the readout alone, in one file
+    verify models                                   what is bundled, cached and packed
     """
 
 

@@ -23,7 +23,7 @@ def decided_model_option(command: Any) -> Any:
             default="whisper-tiny.en",
             show_default=True,
             callback=_at_revision,
-            help="Bundled name, folder, or hub name: org/name, org/name@REVISION.",
+            help="Bundled name, folder, .gguf file, pack, or hub name: org/name, org/name@REVISION.",
         ),
         click.option(
             "--revision",

@@ -100,7 +100,7 @@ def command(
         decided = decided and all(d.proved for d in decisions)
         if not as_json:
             _print(decisions)
-    if not as_json and Path(model).is_dir() and model not in BUNDLED:
+    if not as_json and Path(model).exists() and model not in BUNDLED:
         click.echo(f"To check them again: verify audit {out} --model {model}")
     if compare:
         _compare(loaded, decisions, options, as_json)

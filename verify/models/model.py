@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verify.errors import ModelUnavailableError
+from verify.errors import ModelUnavailableError, UsageError
+from verify.models import gguf, packed
 from verify.models.bundled import BUNDLED, bundled_folder
 from verify.models.by_hand import ReadoutOverrides, candidates, readout_by_hand
 from verify.models.checkpoints import open_checkpoint
@@ -21,6 +22,7 @@ from verify.models.vocabularies import find_vocabulary
 
 if TYPE_CHECKING:
     from verify.kernel.readout import Readout
+    from verify.models.single_file import SingleFile
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Model:
 
 
 def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) -> Model:
-    """Load a bundled model, else a folder, else a hub name ("org/name" or "org/name@revision").
+    """Load a bundled model, else a folder, a GGUF file or a pack, else a hub name ("org/name[@revision]").
 
     Weights are mapped, not read: NaN and hashes are the caller's to ask for.
     Raises ModelUnavailableError if there is no such model or it is not understood, UsageError if `overrides`
@@ -69,6 +71,9 @@ def load_again(source: Source) -> Model:
 
 
 def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
+    file = _model_file(name_or_path)
+    if file is not None:
+        return _load_file(file, Source(name_or_path, overrides))
     folder, name, snapshot = _resolve(name_or_path)
     revision = None if snapshot is None else snapshot.commit
     if (folder / "adapter_config.json").exists():
@@ -95,6 +100,28 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
     return Model(name, revision, readout, tokens, files, weights, Source(asked, overrides))
 
 
+def _model_file(text: str) -> Path | None:
+    """The file of a model that is a single one, by its name's ending; None for anything else."""
+    if text in BUNDLED or not text.lower().endswith((gguf.SUFFIX, packed.SUFFIX)):
+        return None
+    try:
+        path = Path(text).expanduser()
+        if not path.exists():
+            raise ModelUnavailableError(f"there is no file {text[:100]!a}")
+        return path if path.is_file() and (packed.is_pack(path) or not packed.named_so(path)) else None
+    except (OSError, ValueError, RuntimeError):
+        return None  # `_resolve` says what is wrong
+
+
+def _load_file(path: Path, source: Source) -> Model:
+    """A GGUF file or a pack: each says itself what its readout is."""
+    if source.overrides is not None and not source.overrides.empty:
+        raise UsageError(f"{path.name} says itself what its readout is: leave --unembedding and the like out")
+    found: SingleFile = packed.load_pack(path) if packed.named_so(path) else gguf.load_gguf(path)
+    tokens = Tokens(found.vocabulary, found.readout.vocabulary)
+    return Model(found.name, found.revision, found.readout, tokens, found.files, (path,), source)
+
+
 def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
     """Folder and name of what the user asked for; of a hub name also its snapshot."""
     bundled = bundled_folder(text)
@@ -106,7 +133,8 @@ def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
             return path, path.resolve().name, None
         if text and path.exists():
             raise ModelUnavailableError(
-                f"{path.name} is a file; pass the folder that holds config.json and the weights"
+                f"{path.name} is a file; pass the folder that holds config.json and the weights, "
+                "a .gguf file, or a .safetensors file made by `verify pack`"
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{text[:100]!a} is not a model name or folder: {error}") from error

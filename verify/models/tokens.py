@@ -21,7 +21,7 @@ class Tokens:
     """
 
     def __init__(self, vocabulary: VocabularyFiles | None, rows: int) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self.rows = rows
 
     @property
@@ -88,7 +88,7 @@ class Tokens:
 
     @cached_property
     def _pieces(self) -> Pieces | None:
-        return None if self._vocabulary is None else self._vocabulary.parse()
+        return None if self.vocabulary is None else self.vocabulary.parse()
 
     @cached_property
     def _by_text(self) -> dict[str, list[int]]:
@@ -131,12 +131,12 @@ class Tokens:
 
     def _split(self, text: str) -> list[tuple[int, str]] | None:
         """Ids and pieces by the model's own tokenizer; None where there is none to ask."""
-        if self._vocabulary is None or self._vocabulary.name != "tokenizer.json":
+        if self.vocabulary is None or self.vocabulary.name != "tokenizer.json":
             return None
         try:
             from tokenizers import Tokenizer
 
-            tokenizer = Tokenizer.from_str(self._vocabulary.data["tokenizer.json"].decode("utf-8"))
+            tokenizer = Tokenizer.from_str(self.vocabulary.data["tokenizer.json"].decode("utf-8"))
             encoding = tokenizer.encode(text, add_special_tokens=False)
         except Exception:  # noqa: BLE001 - only an explanation is lost; the library raises bare ones
             return None

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _LIMIT = 1 << 28
 _NAMES = ("tokenizer.json", "tokens.json", "vocab.json", "vocab.txt")
 _ADDED = "added_tokens.json"
+# Not a file of any folder: the tokenizer of a GGUF file, as JSON (verify/models/gguf.py).
+GGUF_TOKENIZER = "tokenizer.ggml"
+READABLE = (*_NAMES, GGUF_TOKENIZER)
+_NORMAL, _UNUSED, _BYTE = 1, 5, 6
+_PADDING = re.compile(r"\[PAD[0-9]+\]")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -89,6 +94,8 @@ class VocabularyFiles:
         """Ids, pieces and texts. ModelUnavailableError if a file is malformed or gives one id two pieces."""
         if self.name == "tokenizer.json":
             return _tokenizer_json(parse_json(self.data[self.name], self.name))
+        if self.name == GGUF_TOKENIZER:
+            return _tokenizer_ggml(parse_json(self.data[self.name], self.name))
         if self.name == "tokens.json":
             pieces = parse_json(self.data[self.name], self.name)
             if type(pieces) is not list or any(type(piece) is not str for piece in pieces):
@@ -171,6 +178,33 @@ def _tokenizer_json(table: object) -> Pieces:
     # An added token stands for itself and goes before a piece of the same id.
     literal = _collect(((item.get("id"), item.get("content")) for item in added), name)
     return Pieces(spelling | literal, frozenset(literal), tuple(_decoder_steps(table.get("decoder"))))
+
+
+def _tokenizer_ggml(table: object) -> Pieces:
+    """Pieces and their types as GGUF files list them: GPT-2's byte-level spelling, or SentencePiece's.
+
+    Rows that a converter filled up with "[PAD7]" are no tokens: such ids have no text.
+    """
+    if type(table) is not dict or set(table) != {"model", "tokens", "types"}:
+        raise ModelUnavailableError(f"{GGUF_TOKENIZER} is not a table of model, tokens and types")
+    pieces, types = table["tokens"], table["types"]
+    if type(pieces) is not list or any(type(piece) is not str for piece in pieces):
+        raise ModelUnavailableError(f"{GGUF_TOKENIZER}: tokens is not a list of strings")
+    types = [_NORMAL] * len(pieces) if types is None else types
+    if type(types) is not list or len(types) != len(pieces) or any(type(x) is not int for x in types):
+        raise ModelUnavailableError(f"{GGUF_TOKENIZER}: types is not a list of as many integers")
+    spelling = {
+        index: piece
+        for index, (piece, kind) in enumerate(zip(pieces, types, strict=True))
+        if kind != _UNUSED or _PADDING.fullmatch(piece) is None
+    }
+    spelled = {"gpt2": (_NORMAL,), "llama": (_NORMAL, _BYTE)}.get(table["model"])
+    if spelled is None:
+        raise ModelUnavailableError(f"{GGUF_TOKENIZER}: unknown model {table['model']!a}")
+    literal = frozenset(index for index in spelling if types[index] not in spelled)
+    if table["model"] == "gpt2":
+        return Pieces(spelling, literal, (_byte_level,))
+    return Pieces(spelling, literal, (_replacing("\u2581", " "), _byte_fallback))
 
 
 def _decoder_steps(decoder: Any) -> Iterable[Step]:
