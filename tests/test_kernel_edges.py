@@ -57,7 +57,7 @@ from verify.kernel.check import (
 )
 from verify.kernel.filter import possible_maximisers
 from verify.kernel.safetensors import read_tensors
-from verify.kernel.solve import linear_relation, solve_support
+from verify.kernel.solve import determines, linear_relation, solve_support
 from verify.kernel.statement import decimal_text
 from verify.kernel.tensor import representable, unit_exponent
 
@@ -687,3 +687,13 @@ def test_rivals_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     margin, nearest = state_margin(system(4, DIRECTION), State((0, 1), 0))
     assert margin == -1
     assert nearest == [0, 2]
+
+
+def test_a_support_that_determines_its_multipliers() -> None:
+    """Two opposite corners of the square determine the multipliers of its centre, all four do not."""
+    s = system(4)
+    for rows, unique in (((0, 3), True), ((0, 1, 2, 3), False), ((0, 1), True), ((0,), True)):
+        assert determines(s, rows) == unique
+    assert solve_support(s, (0, 3)) == (1, 1)
+    with pytest.raises(RefutedError):
+        solve_support(s, (0, 1, 2, 3))

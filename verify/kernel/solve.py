@@ -43,6 +43,15 @@ def solve_support(system: System, rows: Sequence[int]) -> tuple[int, ...]:
     return tuple(relation)
 
 
+def determines(system: System, rows: Sequence[int]) -> bool:
+    """Whether multipliers with P sum(lambda_j D_j) = 0 on these rows are unique up to scale.
+
+    Rank n - 1 modulo a prime is enough: it never exceeds the rank over the rationals.
+    """
+    columns = [flat(system, x.D) for x in system.differences(list(rows))]
+    return len(pivot_columns(columns)) >= len(rows) - 1
+
+
 def in_full(system: System, multipliers: Multipliers) -> Multipliers:
     """The multipliers themselves; a bare support is solved for first, and believed no more for it."""
     if multipliers.values is not None:

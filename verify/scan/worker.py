@@ -13,7 +13,7 @@ from verify.errors import RefutedError, UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
 from verify.kernel.ledger import Row
 from verify.kernel.ledger_rows import OwnStates, Views, heaviest
-from verify.kernel.solve import in_full
+from verify.kernel.solve import determines, in_full
 from verify.models import load_again
 from verify.propose.reflection import Reflections
 from verify.scan.product import multiplier
@@ -105,8 +105,16 @@ class Worker:
                 continue
             if found.witness is not None:
                 self.reflections.remember(row.token, float_state(run.system, found.witness))
-            return found
+            return self._short(found)
         return row
+
+    def _short(self, row: Row) -> Row:
+        """Long multipliers as the bare support, where that determines them."""
+        m = row.multipliers
+        if m is None or sum(x.bit_length() for x in m.values or ()) <= _LONG:
+            return row
+        unique = determines(self.views.system.of(row.token), m.rows)
+        return replace(row, multipliers=replace(m, values=None)) if unique else row
 
     def _rows_of(self, row: Row, run: Search) -> list[Row]:
         claim = run.unspeakable or run.speakable
@@ -132,10 +140,7 @@ class Worker:
                 witness=claim.tie,
                 multipliers=claim.multipliers,
             )
-            bits = sum(x.bit_length() for x in claim.multipliers.values or ())
-            if bits <= _LONG:
-                return [full]
-            return [replace(full, multipliers=replace(claim.multipliers, values=None)), full]
+            return [full]
         return []
 
 
