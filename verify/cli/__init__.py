@@ -16,7 +16,7 @@ from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-_COMMANDS = ("token", "scan", "audit", "summary", "show", "convert", "bundle", "export", "index")
+_COMMANDS = ("token", "scan", "audit", "claims", "summary", "show", "convert", "bundle", "export", "index")
 
 
 class _Lazy(click.Group):
@@ -48,6 +48,7 @@ def command() -> None:
     verify scan --model whisper-tiny.en             decide every token, keep a ledger
     verify summary verify-ledgers/                  counts, the unspeakable, the thinnest
     verify audit verify-certificates/               re-check saved certificates, without a solver
+    verify claims CLAIMS.toml                       published claims: confirmed, refuted, undecided, unchecked
     verify show CERT.json                           read one
     verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone
     verify bundle CERT.json                         a file that is checked without the weights
