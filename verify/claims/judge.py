@@ -37,15 +37,11 @@ DEFAULT, AUDIT, RECOMPUTE = "default", "audit", "recompute"
 
 @dataclass(frozen=True)
 class Finding:
-    """One token. holds: whether what is asserted of it is so; None where that is not settled.
-
-    missing: nothing could be looked at, for want of weights or of saved evidence.
-    """
+    """One token (None: all of them). holds: whether what is asserted of it is so; None where not settled."""
 
     token: int | None
     holds: bool | None
     words: str
-    missing: bool = False
 
 
 @dataclass
@@ -144,7 +140,8 @@ class Judge:
             return Finding(token, fact.verdict == claim.verdict, fact.words)
         if tried is not None:
             return Finding(token, None, tried.words)
-        return Finding(token, None, "no saved evidence; an audit decides nothing anew", missing=True)
+        # With weights at hand this is no UNCHECKED: evidence that went missing must not pass as that.
+        return Finding(token, None, "no saved evidence, and an audit decides nothing anew")
 
     def _own_vectors(self, claim: Claim, model: Model, count: int, saved: list[Fact]) -> list[Finding]:
         """Hard to speak, or the row on top at the own vector: exact, and without a solver."""
@@ -224,13 +221,12 @@ def _result(file: ClaimsFile, claim: Claim, findings: list[Finding]) -> Result:
     """All of the tokens, or exactly so many of them."""
     result = Result(file, claim, UNDECIDED, findings)
     yes, no, open_ = result.counts
-    unsettled = UNCHECKED if any(f.missing for f in findings) else UNDECIDED
     if claim.count is None:
-        result.outcome = REFUTED if no else unsettled if open_ else CONFIRMED
+        result.outcome = REFUTED if no else UNDECIDED if open_ else CONFIRMED
     elif yes > claim.count or yes + open_ < claim.count:
         result.outcome = REFUTED
     else:
-        result.outcome = unsettled if open_ else CONFIRMED
+        result.outcome = UNDECIDED if open_ else CONFIRMED
     if claim.count is not None:
         result.reason = f"{yes} proved so, {no} proved otherwise, {open_} not settled"
     return result
