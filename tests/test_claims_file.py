@@ -101,10 +101,20 @@ BROKEN = {
     "token_is_true": ("token = 1", "token = true", "not a natural number", True),
     "token_is_float": ("token = 1", "token = 1.5", "not a natural number", True),
     "outside_universe": ("token = 1", "token = 3", "not in its universe", False),
-    "token_lost": ("size = 2\ntokens = [1, 2]", "size = 3\ntokens = [1, 2, 7]", "1 of its 3 tokens are in no", False),
+    "token_lost": (
+        "size = 2\ntokens = [1, 2]",
+        "size = 3\ntokens = [1, 2, 7]",
+        "1 of its 3 tokens are in no",
+        False,
+    ),
     "token_claimed_twice": ("token = 2", "token = 1", "asserts the same", False),
     "unknown_universe": ('universe = "u"', 'universe = "v"', "not described in this file", False),
-    "unused_universe": ("[defaults]", '[universe.w]\nwhat = "w"\nsize = 1\ntokens = [1]\n[defaults]', "no claim is", False),
+    "unused_universe": (
+        "[defaults]",
+        '[universe.w]\nwhat = "w"\nsize = 1\ntokens = [1]\n[defaults]',
+        "no claim is",
+        False,
+    ),
     "no_verdict": ('token = 1\nverdict = "speakable"', "token = 1", "either a verdict or a method", True),
     "verdict_unknown": ('verdict = "unspeakable"', 'verdict = "unlikely"', "verdict is", True),
     "verdict_and_method": ("token = 1\n", f"token = 1\n{LP}\n", "either a verdict or a method", True),
@@ -114,14 +124,24 @@ BROKEN = {
     "domain_unknown": ('"readout"', '"everywhere"', "unknown domain", True),
     "domain_spelled": ('"readout"', '"box:1.0"', "unknown domain", True),
     "hard_without_sense": ('verdict = "unspeakable"', 'verdict = "hard to speak"', "needs sense", False),
-    "sense_elsewhere": ('verdict = "unspeakable"', 'verdict = "unspeakable"\nsense = "post"', "needs sense", False),
+    "sense_elsewhere": (
+        'verdict = "unspeakable"',
+        'verdict = "unspeakable"\nsense = "post"',
+        "needs sense",
+        False,
+    ),
     "sense_in_readout": (
         'verdict = "unspeakable"\nreported = { method = "lp", margin = "1e-7", argmax = 9 }',
         'verdict = "hard to speak"\nsense = "post"',
         "domain direction, not readout",
         False,
     ),
-    "count_of_one_token": ('token = 1\nverdict = "speakable"', 'token = 1\ncount = 1\nverdict = "speakable"', "whole", False),
+    "count_of_one_token": (
+        'token = 1\nverdict = "speakable"',
+        'token = 1\ncount = 1\nverdict = "speakable"',
+        "whole",
+        False,
+    ),
     "count_too_large": ("count = 1", "count = 3", "in a universe of 2", False),
     "count_negative": ("count = 1", "count = -1", "count is not", True),
     "reported_contradicts": ("argmax = 9", "argmax = 2", "is not what unspeakable means", False),
@@ -134,14 +154,27 @@ BROKEN = {
     "evidence_twice": ('universe = "u"', 'universe = "u"\nevidence = ["a", "a"]', "twice", True),
     "evidence_text": ('universe = "u"', 'universe = "u"\nevidence = "a"', "not a list", True),
     "any_model": ('model = "m"', 'model = "any"', "go together", False),
-    "method_unknown": ('verdict = "speakable"\n', 'method = { name = "magic", argmax = 1 }\n', "method: name is", True),
-    "method_domain": ('verdict = "speakable"\n', 'method = { name = "own-vector", argmax = 1 }\n', "direction", False),
+    "method_unknown": (
+        'verdict = "speakable"\n',
+        'method = { name = "magic", argmax = 1 }\n',
+        "method: name is",
+        True,
+    ),
+    "method_domain": (
+        'verdict = "speakable"\n',
+        'method = { name = "own-vector", argmax = 1 }\n',
+        "direction",
+        False,
+    ),
     "exact_argmax": (
-        'verdict = "speakable"\n', LP[:-2].replace("infeasible", "feasible") + ", argmax = 1 }\n", "has a direction", False
+        'verdict = "speakable"\n',
+        LP[:-2].replace("infeasible", "feasible") + ", argmax = 1 }\n",
+        "has a direction",
+        False,
     ),
     "text_of_many": ('tokens = "all"', 'tokens = "all"\ntext = "x"', "single token", False),
     "no_claims": ("[[claim]]", "[[other]]", "unknown field 'other'", True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
