@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import run as process
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from command import run, square_checkpoint
+from click.testing import CliRunner
+from command import square_checkpoint
 
 from verify.claims import Judge, Result, exit_code, read_claims
 from verify.claims.compute import Computer
 from verify.claims.printed import check_proof, proof_bytes
 from verify.claims.weights import Weights
+from verify.cli import command
 from verify.errors import (
     FieldValueError,
     MalformedError,
@@ -56,6 +59,30 @@ tokens = "all"
 verdict = "unspeakable"
 count = 3
 """
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str = ""
+
+
+def run(*arguments: Any) -> Done:
+    """The command in this process; its errors as `main` tells them."""
+    words = list(map(str, arguments))
+    done = CliRunner().invoke(command, words, standalone_mode=False, env={"HF_HUB_OFFLINE": "1"})
+    if isinstance(done.exception, VerifyError):
+        return Done(done.exception.exit_code, done.stdout, str(done.exception))
+    if done.exception is not None:
+        raise done.exception
+    return Done(done.return_value, done.stdout)
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that no option names is nowhere."""
+    monkeypatch.setattr("verify.claims.weights.split_hub_name", lambda _: None)
 
 
 def claims(folder: Path, one: str, token: int = 2, name: str = "c.toml") -> Path:
@@ -382,16 +409,13 @@ def test_the_row_on_top_at_the_own_vector(
 
 
 def test_tokens_that_the_model_lacks(square: Path, tmp_path: Path) -> None:
-    for path, message in (
-        (claims(tmp_path, 'verdict = "speakable"', token=6), "token 6 is outside the vocabulary"),
-        (claims(tmp_path, 'verdict = "speakable"\ntext = "west"'), "the claim says 'west'"),
-        (
-            claims(tmp_path, 'verdict = "unspeakable"\nreported = { method = "x", argmax = 77 }'),
-            "row 77 is outside",
-        ),
+    for text, token, message in (
+        ('verdict = "speakable"', 6, "token 6 is outside the vocabulary"),
+        ('verdict = "speakable"\ntext = "west"', 2, "the claim says 'west'"),
+        ('verdict = "unspeakable"\nreported = { method = "x", argmax = 77 }', 2, "row 77 is outside"),
     ):
         with pytest.raises(FieldValueError, match=message):
-            one(path, square)
+            one(claims(tmp_path, text, token), square)
     path = claims(tmp_path, 'verdict = "speakable"')
     path.write_text(path.read_text().replace("size = 6", "size = 7"))
     with pytest.raises(FieldValueError, match="has 7 tokens, square has 6 rows"):
@@ -462,7 +486,7 @@ def test_json(mixed: list[Any]) -> None:
     assert data["counts"] == {"CONFIRMED": 2, "REFUTED": 1, "UNDECIDED": 0, "UNCHECKED": 1}
     assert [c["outcome"] for c in data["claims"]] == ["CONFIRMED", "REFUTED", "CONFIRMED", "UNCHECKED"]
     assert data["claims"][1]["tokens"][0]["holds"] is False
-    assert data["claims"][1]["line"] == 25
+    assert data["claims"][1]["line"] == 26
 
 
 def test_junit(mixed: list[Any]) -> None:
@@ -504,7 +528,7 @@ def test_github(mixed: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     lines = run("claims", *mixed, "--format", "github").stdout.splitlines()
     assert lines[0].startswith("::error file=")
-    assert "bad%2C one%25.toml,line=25,title=verify claims one::REFUTED (NOT AS EXPECTED" in lines[0]
+    assert "bad%2C one%25.toml,line=26,title=verify claims one::REFUTED (NOT AS EXPECTED" in lines[0]
     assert "%0A" in lines[0]
     assert lines[1].startswith("::warning file=")
     assert len(lines) == 3
