@@ -28,6 +28,7 @@ from verify.errors import (
     UsageError,
     VerifyError,
 )
+from verify.kernel import READOUT
 from verify.scan.run import scan
 
 ROOT = Path(__file__).parent.parent
@@ -284,6 +285,24 @@ def test_another_revision(square: Path, work: Path) -> None:
     shutil.copytree(square, commit)
     with pytest.raises(UsageError, match="of revision 'bbb"):
         one(claims(work, mark + 'verdict = "unspeakable"'), commit)
+
+
+def test_a_certificate_does_not_say_that_a_token_is_hard(square: Path, work: Path) -> None:
+    text = 'domain = "direction"\nverdict = "hard to speak"\nsense = "post"\n'
+    with pytest.raises(FieldValueError, match="a ledger does"):
+        one(claims(work, text + 'evidence = ["square/direction/2.json"]'), square)
+
+
+def test_models_are_told_apart_by_name(square: Path, tmp_path: Path) -> None:
+    """More models than are kept, of different weights: no decision of one is taken for another's."""
+    weights, computer = Weights(dict.fromkeys("abcdef", square)), Computer()
+    other = biased(tmp_path / "other")
+    weights.folders["f"] = other
+    for name in "abcdefabcdef":
+        model = weights.named(name)
+        decision = computer.decide(model, "all", 1, READOUT)
+        assert decision.model.name == name
+        assert decision.model.readout.d == (4 if name == "f" else 2)
 
 
 def test_evidence_that_does_not_hold(square: Path, work: Path) -> None:

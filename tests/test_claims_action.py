@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped] # comes with huggingface_hub
 from command import run
 
 from verify.claims import read_claims
@@ -72,7 +72,7 @@ def test_the_script_fails_on_a_wrong_claim(paper: Path) -> None:
     file.write_text(file.read_text().replace('verdict = "speakable"', 'verdict = "unspeakable"'))
     done = script(paper, files="claims/*.toml")
     assert done.returncode == 1
-    assert "::error file=claims/my-paper.toml,line=37," in done.stdout
+    assert "::error file=claims/my-paper.toml,line=38," in done.stdout
     assert (paper / "output").read_text() == "exit-code=1\n"
 
 

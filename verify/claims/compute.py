@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verify.claims.evidence import Fact, ledger_fact, scanned
-from verify.claims.weights import competitor_count
+from verify.claims.weights import competitor_count, key_of
 from verify.figures import approximate
 from verify.files import certificate_path, write_atomically
 from verify.kernel import DIRECTION, READOUT, Speakable, State, System
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from verify.kernel import Domain, Readout
     from verify.kernel.check import Standing
     from verify.models import Model
+
+    Key = tuple[str, str | None]
 
 # Universes of more tokens are scanned as a whole.
 _MANY = 1000
@@ -44,10 +46,10 @@ class Computer:
 
     def __init__(self, out: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> None:
         self.out, self.tell = out, tell
-        self.decisions: dict[tuple[int, str, int, str], Decision] = {}
+        self.decisions: dict[tuple[Key, str, int, str], Decision] = {}
         self.paths: dict[tuple[str, str, int, str], Path] = {}
-        self._decider: tuple[int, str, Decider] | None = None
-        self._tops: dict[tuple[int, str, int], _OwnVectors] = {}
+        self._decider: tuple[Key, str, Decider] | None = None
+        self._tops: dict[tuple[Key, str, int], _OwnVectors] = {}
 
     def facts(self, claim: Claim, model: Model, tokens: Sequence[int]) -> Iterator[Fact]:
         """Decide these tokens in the claim's domain."""
@@ -60,7 +62,7 @@ class Computer:
 
     def decide(self, model: Model, rule: str, token: int, domain: Domain) -> Decision:
         """One decision, saved below `out`."""
-        key = (id(model), rule, token, domain.name)
+        key = (key_of(model), rule, token, domain.name)
         if key not in self.decisions:
             known = [d for (m, r, t, _), d in self.decisions.items() if (m, r, t) == key[:3]]
             decision = self._decider_of(model, rule).decide(token, domain, known)
@@ -79,7 +81,7 @@ class Computer:
 
         In the post's sense folded, centred, without biases; in the model's in `readout`, biases and all.
         """
-        key = (id(model), sense, count)
+        key = (key_of(model), sense, count)
         if key not in self._tops:
             self._tops.clear()
             self._tops[key] = _OwnVectors(model.readout, DIRECTION if sense == "post" else READOUT, count)
@@ -103,9 +105,9 @@ class Computer:
     def _decider_of(self, model: Model, rule: str) -> Decider:
         from verify.decide import Decider
 
-        if self._decider is None or self._decider[:2] != (id(model), rule):
+        if self._decider is None or self._decider[:2] != (key_of(model), rule):
             self._decider = None  # its float copies go before the next are made
-            self._decider = (id(model), rule, Decider(model, rule))
+            self._decider = (key_of(model), rule, Decider(model, rule))
         return self._decider[2]
 
     @staticmethod

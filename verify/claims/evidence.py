@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from verify.claims.claim import HARD
 from verify.claims.inclusions import passes, related, shape_of
+from verify.claims.weights import key_of
 from verify.errors import FieldValueError, ModelUnavailableError, VerifyError
 from verify.figures import approximate
 from verify.files import certificate_files, read_regular
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from verify.kernel import Statement
     from verify.kernel.ledger import Row
     from verify.models import Model
+
+    Key = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Evidence:
 
     def __init__(self) -> None:
         self._read: dict[Path, Certificate | Bundle] = {}
-        self._proved: dict[tuple[Path, int], list[str]] = {}
-        self._rows: dict[tuple[Path, int], dict[int, Row]] = {}
+        self._proved: dict[tuple[Path, Key], list[str]] = {}
+        self._rows: dict[tuple[Path, Key], dict[int, Row]] = {}
 
     def saved(self, claim: Claim, file: ClaimsFile) -> list[_Saved]:
         """What the claim names, after checking that it can be about it. Raises a VerifyError if not."""
@@ -131,7 +134,7 @@ class Evidence:
     def _certificate_fact(
         self, claim: Claim, item: _Saved, certificate: Certificate, model: Model, count: int
     ) -> Fact:
-        key = (item.path, id(model))
+        key = (item.path, key_of(model))
         if key not in self._proved:
             if item.data:
                 prove_bundle(item.data)
@@ -149,7 +152,7 @@ class Evidence:
     def _ledger_facts(self, claim: Claim, item: _Saved, model: Model, count: int) -> Iterator[Fact]:
         from verify.scan.check import check_ledger
 
-        key = (item.path, id(model))
+        key = (item.path, key_of(model))
         if key not in self._rows:
             folder = LedgerFolder(item.path)
             proved = check_ledger(folder, model)
@@ -203,7 +206,12 @@ def _require_about(item: _Saved, claim: Claim, wanted: set[int] | None = None) -
             f"token {claim.members[0]}" if len(claim.members) == 1 else f"{len(claim.members)} other tokens"
         )
         raise FieldValueError(f"it is about token {s.token}, the claim about {about}")
-    if claim.verdict != HARD and not related(s.domain, claim.domain, shape_of(s)):
+    if claim.verdict == HARD:
+        if item.certificate is not None:
+            raise FieldValueError(
+                "a certificate does not say whether its token is hard to speak; a ledger does"
+            )
+    elif not related(s.domain, claim.domain, shape_of(s)):
         raise FieldValueError(
             f"it is about the domain {s.domain.name}; nothing passes from there to {claim.domain.name}"
         )

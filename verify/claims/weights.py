@@ -97,6 +97,11 @@ class Weights:
             raise
 
 
+def key_of(model: Model) -> tuple[str, str | None]:
+    """What tells models of one `Weights` apart; not their address in memory, which is used again."""
+    return model.name, model.revision
+
+
 def competitor_count(claim: Claim, model: Model) -> int:
     """Number of competitor rows under the claim's rule."""
     if claim.competitors == "all":
