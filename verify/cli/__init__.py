@@ -20,6 +20,7 @@ _COMMANDS = (
     "token",
     "scan",
     "audit",
+    "claims",
     "summary",
     "extract",
     "show",
@@ -62,6 +63,7 @@ def command() -> None:
     verify summary verify-ledgers/                  counts, the unspeakable, the thinnest
     verify extract DIR/readout.ledger 14531         rows of a ledger as certificates
     verify audit verify-certificates/               re-check saved certificates, without a solver
+    verify claims CLAIMS.toml                       published claims: confirmed, refuted, undecided, unchecked
     verify show CERT.json                           read one
     verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone
     verify bundle CERT.json                         a file that is checked without the weights

@@ -1,0 +1,385 @@
+"""GLUE. Claims files: TOML bytes in, typed claims out, or a MalformedError that names file, claim and rule.
+
+If this is wrong, a claim is read as saying something other than what a person reads in the file.
+The format is docs/claims.md; verify/schemas/claims-1.schema.json is the same for editors.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from verify.claims.claim import (
+    ANY_MODEL,
+    EXPECTATIONS,
+    FORMAT,
+    HARD,
+    METHODS,
+    OWN_VECTOR,
+    POST_LP,
+    SENSES,
+    VERDICTS,
+    VERSION,
+    Claim,
+    ClaimsFile,
+    Method,
+    Reported,
+    Source,
+    Universe,
+)
+from verify.errors import (
+    DuplicateKeyError,
+    FieldValueError,
+    MalformedError,
+    MissingKeyError,
+    NotationError,
+    OversizedError,
+    UnknownKeyError,
+    UsageError,
+    WrongFormatError,
+    WrongVersionError,
+)
+from verify.files import read_regular
+from verify.kernel.domain import DIRECTION, READOUT, parse_domain
+from verify.kernel.statement import COMPETITOR_RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+_MAX_BYTES = 1 << 24
+_MAX_TOKEN = 1 << 40
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DATE = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_MARGIN = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?(e-?[0-9]{1,3})?")
+_DEFAULTS = ("model", "revision", "fingerprint", "domain", "competitors", "universe", "evidence", "expect")
+_OWN = ("id", "token", "tokens", "text", "verdict", "sense", "count", "method", "reported", "note")
+
+
+def read_claims(path: Path) -> ClaimsFile:
+    """The claims in a file. Raises a MalformedError naming the file, ModelUnavailableError if unreadable."""
+    data = read_regular(path)
+    try:
+        return from_bytes(data, path)
+    except MalformedError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def from_bytes(data: bytes, path: Path) -> ClaimsFile:
+    """The claims in the bytes of a file that lies at `path`. Raises a MalformedError, and nothing else."""
+    if len(data) > _MAX_BYTES:
+        raise OversizedError(f"over the limit of {_MAX_BYTES} bytes")
+    try:
+        text = data.decode("utf-8")
+        root = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise NotationError(f"not TOML: {error}") from None
+    if root.get("format") != FORMAT:
+        raise WrongFormatError(f'format is {str(root.get("format"))[:40]!a}, expected "{FORMAT}"')
+    if type(root.get("version")) is not int or root["version"] != VERSION:
+        raise WrongVersionError(f"version is {str(root.get('version'))[:40]!a}, this program reads {VERSION}")
+    _keys(root, "the file", ("format", "version", "source", "universe", "claim"), ("defaults",))
+    source = _source(root["source"])
+    universes = {name: _universe(name, value) for name, value in _table(root["universe"], "universe").items()}
+    defaults = _table(root.get("defaults", {}), "defaults")
+    _keys(defaults, "defaults", (), _DEFAULTS)
+    if not isinstance(root["claim"], list) or not root["claim"]:
+        raise FieldValueError("claim: there are none; write them as [[claim]]")
+    claims: dict[str, Claim] = {}
+    for number, value in enumerate(root["claim"], 1):
+        table = _table(value, f"claim number {number}")
+        name = str(table.get("id", f"number {number}"))[:100]
+        try:
+            claim = _claim({**defaults, **table}, universes, _line(text, name))
+        except MalformedError as error:
+            raise type(error)(f"claim {name!a}: {error}") from None
+        if claim.id in claims:
+            raise DuplicateKeyError(f"claim {name!a}: another claim has this id")
+        claims[claim.id] = claim
+    _require_covered(universes, claims.values())
+    return ClaimsFile(path, source, universes, tuple(claims.values()), _header(text))
+
+
+def _source(value: object) -> Source:
+    f = _table(value, "source")
+    _keys(f, "source", ("title", "author", "date", "address"))
+    texts = {name: _text(f[name], f"source: {name}") for name in f}
+    if not _DATE.fullmatch(texts["date"]):
+        raise NotationError('source: date is not "YYYY", "YYYY-MM" or "YYYY-MM-DD"')
+    return Source(**texts)
+
+
+def _universe(name: str, value: object) -> Universe:
+    what = f"universe {name[:60]!a}"
+    if not _ID.fullmatch(name):
+        raise NotationError(f"{what}: a name is of letters, digits, dots, dashes and underscores")
+    f = _table(value, what)
+    _keys(f, what, ("what",), ("size", "tokens", "rows"))
+    words = _text(f["what"], what)
+    if ("rows" in f) == ("tokens" in f):
+        raise MissingKeyError(f'{what}: give either its tokens, or rows = "all" or "every"')
+    rows = _one_of(f.get("rows", ""), ("", "all", "every"), f"{what}: rows")
+    if rows == "every":
+        if "size" in f:
+            raise UnknownKeyError(f"{what}: every token of every model has no size")
+        return Universe(name, words, 0, (), rows)
+    if "size" not in f:
+        raise MissingKeyError(f"{what}: its size is missing; count it, so that no token drops out unseen")
+    size = _count(f["size"], f"{what}: size")
+    if size == 0:
+        raise FieldValueError(f"{what}: it is empty")
+    if rows == "all":
+        return Universe(name, words, size, (), rows)
+    tokens = _tokens(f["tokens"], what)
+    if len(tokens) != size:
+        raise FieldValueError(f"{what}: {len(tokens)} tokens are listed, its size is said to be {size}")
+    return Universe(name, words, size, tokens)
+
+
+def _claim(f: dict[str, Any], universes: dict[str, Universe], line: int) -> Claim:
+    _keys(f, "its table", ("id", "model", "domain", "universe"), (*_DEFAULTS, *_OWN))
+    universe = universes.get(_text(f["universe"], "universe"))
+    if universe is None:
+        raise FieldValueError(f"universe {f['universe'][:60]!a} is not described in this file")
+    if ("verdict" in f) == ("method" in f):
+        raise MissingKeyError("give what is asserted: either a verdict or a method")
+    try:
+        domain = parse_domain(_text(f["domain"], "domain"))
+    except UsageError as error:
+        raise FieldValueError(str(error)) from None
+    tokens = _members(f, universe)
+    claim = Claim(
+        id=_match(f["id"], _ID, "id", "letters, digits, dots, dashes and underscores"),
+        model=_text(f["model"], "model"),
+        revision=_match(f["revision"], _COMMIT, "revision", "the 40 digits of a commit hash")
+        if "revision" in f
+        else None,
+        fingerprint=_match(f["fingerprint"], _HASH, "fingerprint", "64 hexadecimal digits")
+        if "fingerprint" in f
+        else None,
+        domain=domain,
+        competitors=_one_of(f.get("competitors", "all"), COMPETITOR_RULES, "competitors"),
+        universe=universe,
+        tokens=tokens,
+        text=_string(f["text"], "text") if "text" in f else None,
+        verdict=_one_of(f["verdict"], VERDICTS, "verdict") if "verdict" in f else None,
+        sense=_one_of(f["sense"], SENSES, "sense") if "sense" in f else None,
+        count=_count(f["count"], "count") if "count" in f else None,
+        method=_method(f["method"]) if "method" in f else None,
+        reported=_reported(f["reported"]) if "reported" in f else None,
+        evidence=_evidence(f.get("evidence", [])),
+        expect=_one_of(f.get("expect", "confirmed"), EXPECTATIONS, "expect"),
+        note=_text(f["note"], "note") if "note" in f else "",
+        line=line,
+    )
+    _require_sense(claim)
+    return claim
+
+
+def _members(f: dict[str, Any], universe: Universe) -> tuple[int, ...] | None:
+    """The tokens of a claim, inside its universe; None for all of it."""
+    if ("token" in f) == ("tokens" in f):
+        raise MissingKeyError('give either token, or tokens: a list, or "all" for the whole universe')
+    if f.get("tokens") == "all":
+        return None
+    tokens = _tokens([f["token"]] if "token" in f else f["tokens"], "tokens")
+    if universe.rows == "every":
+        raise FieldValueError('a claim about every token of every model has tokens = "all"')
+    for token in tokens:
+        if token not in universe:
+            raise FieldValueError(f"token {token} is not in its universe {universe.name!r}")
+    return tokens
+
+
+def _method(value: object) -> Method:
+    f = _table(value, "method")
+    _keys(f, "method", ("name",), ("arithmetic", "margin", "says", "argmax"))
+    name = _one_of(f["name"], METHODS, "method: name")
+    if name == OWN_VECTOR:
+        _keys(f, "method own-vector", ("name", "argmax"))
+        return Method(name, argmax=_token(f["argmax"], "method: argmax"))
+    _keys(f, "method post-lp", ("name", "arithmetic", "margin", "says"), ("argmax",))
+    arithmetic = _one_of(f["arithmetic"], ("exact", "float"), "method: arithmetic")
+    if "argmax" in f and (arithmetic == "exact" or f["says"] != "feasible"):
+        raise FieldValueError(
+            "method: only a solver that found the program feasible has a direction, and an argmax"
+        )
+    margin = _text(f["margin"], "method: margin")
+    return Method(
+        name,
+        arithmetic,
+        None if margin == "positive" and arithmetic == "exact" else _margin(margin),
+        _one_of(f["says"], ("feasible", "infeasible"), "method: says"),
+        _token(f["argmax"], "method: argmax") if "argmax" in f else None,
+    )
+
+
+def _reported(value: object) -> Reported:
+    f = _table(value, "reported")
+    _keys(f, "reported", ("method", "argmax"), ("margin",))
+    margin = _text(f["margin"], "reported: margin") if "margin" in f else None
+    if margin is not None:
+        _margin(margin)
+    return Reported(_text(f["method"], "reported: method"), _token(f["argmax"], "reported: argmax"), margin)
+
+
+def _margin(text: str) -> Fraction:
+    found = Fraction(text) if _MARGIN.fullmatch(text) else Fraction(0)
+    if found <= 0:
+        raise NotationError(f'margin {text[:40]!a} is not a positive decimal in a string, such as "1.01e-7"')
+    return found
+
+
+def _evidence(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise FieldValueError("evidence is not a list of paths")
+    paths = tuple(_text(x, "evidence") for x in value)
+    if len(set(paths)) != len(paths):
+        raise DuplicateKeyError("evidence names a path twice")
+    for path in paths:
+        if path.startswith(("/", "~")) or "\\" in path or "\0" in path:
+            raise FieldValueError(f"evidence {path[:80]!a}: give a path relative to the claims file")
+    return paths
+
+
+def _require_sense(c: Claim) -> None:
+    """Raise FieldValueError where parts of a claim do not go together."""
+    if (c.verdict == HARD) != (c.sense is not None):
+        raise FieldValueError('"hard to speak" needs sense = "post" or "model", and no other verdict has one')
+    where = (
+        DIRECTION if c.sense == "post" or c.method is not None else READOUT if c.sense == "model" else None
+    )
+    if where is not None and c.domain != where:
+        raise FieldValueError(f"what is asserted is about the domain {where.name}, not {c.domain.name}")
+    if c.count is not None and (c.verdict is None or c.tokens is not None):
+        raise FieldValueError('a count is of one verdict over the whole universe: tokens = "all"')
+    if c.count is not None and c.count > c.universe.size:
+        raise FieldValueError(f"a count of {c.count} in a universe of {c.universe.size}")
+    for_all = c.method is not None and c.method.name == POST_LP and c.method.arithmetic == "exact"
+    if (c.model == ANY_MODEL or c.universe.rows == "every") and not (
+        for_all and c.model == ANY_MODEL and c.universe.rows == "every"
+    ):
+        raise FieldValueError(
+            'model = "any" and a universe of rows = "every" go together, and with post-lp in exact arithmetic'
+        )
+    if c.method is not None and c.method.name == OWN_VECTOR and c.evidence:
+        raise FieldValueError(
+            "own-vector takes no evidence: the kernel compares all rows at that vector anew"
+        )
+    single = c.tokens is not None and len(c.tokens) == 1
+    if c.text is not None and not single:
+        raise FieldValueError("a text belongs to a single token")
+    if c.method is not None and c.method.argmax is not None and not single:
+        raise FieldValueError("an argmax belongs to a single token")
+    if c.reported is not None:
+        if not single or c.verdict not in ("speakable", "unspeakable"):
+            raise FieldValueError(
+                "reported belongs to the verdict, speakable or unspeakable, of a single token"
+            )
+        if (c.reported.argmax == c.members[0]) != (c.verdict == "speakable"):
+            raise FieldValueError(
+                f"the argmax reported, {c.reported.argmax}, is not what {c.verdict} means of this token"
+            )
+
+
+def _require_covered(universes: dict[str, Universe], claims: Collection[Claim]) -> None:
+    """Raise unless every universe is used, and every table of claims on single tokens names all of one."""
+    named: dict[tuple[object, ...], set[int]] = {}
+    for c in claims:
+        if c.tokens is not None:
+            key = (c.universe.name, c.model, c.revision, c.domain, c.competitors, *c.form)
+            if named.setdefault(key, set()) & set(c.tokens):
+                raise DuplicateKeyError(
+                    f"claim {c.id!a}: another claim asserts the same of a token of its own"
+                )
+            named[key] |= set(c.tokens)
+    for (name, model, _, domain, *_), tokens in named.items():
+        lost = [t for t in universes[str(name)].members if t not in tokens]
+        if lost:
+            raise MissingKeyError(
+                f"universe {name!r}: {len(lost)} of its {universes[str(name)].size} tokens are in no claim "
+                f"about {model}, {getattr(domain, 'name', domain)}: {', '.join(map(str, lost[:8]))}"
+            )
+    unused = set(universes) - {c.universe.name for c in claims}
+    if unused:
+        raise FieldValueError(f"universe {min(unused)!r}: no claim is about it")
+
+
+def _line(text: str, name: str) -> int:
+    found = re.search(rf'^[ \t]*id[ \t]*=[ \t]*["\']{re.escape(name)}["\']', text, re.MULTILINE)
+    return text.count("\n", 0, found.start()) + 1 if found else 1
+
+
+def _header(text: str) -> str:
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _table(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FieldValueError(f"{what} is not a table")
+    return value
+
+
+def _keys(f: dict[str, Any], what: str, needed: tuple[str, ...], allowed: tuple[str, ...] = ()) -> None:
+    unknown = sorted(set(f) - set(needed) - set(allowed))
+    if unknown:
+        known = ", ".join(sorted({*needed, *allowed}))
+        raise UnknownKeyError(f"{what}: unknown field {unknown[0][:60]!a}; known are {known}")
+    missing = [name for name in needed if name not in f]
+    if missing:
+        raise MissingKeyError(f"{what}: {missing[0]} is missing")
+
+
+def _string(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise FieldValueError(f"{what} is not a string")
+    return value
+
+
+def _text(value: object, what: str) -> str:
+    if not _string(value, what):
+        raise FieldValueError(f"{what} is empty")
+    return str(value)
+
+
+def _one_of(value: object, allowed: tuple[str, ...], what: str) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise FieldValueError(f"{what} is {str(value)[:40]!a}: use {', '.join(x for x in allowed if x)}")
+    return value
+
+
+def _match(value: object, pattern: re.Pattern[str], what: str, words: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise NotationError(f"{what} is not of {words}")
+    return value
+
+
+def _count(value: object, what: str) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_TOKEN:
+        raise FieldValueError(f"{what} is not a natural number")
+    return value
+
+
+def _token(value: object, what: str) -> int:
+    return _count(value, what)
+
+
+def _tokens(value: object, what: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise FieldValueError(f"{what}: tokens are not a list of ids")
+    if not value:
+        raise FieldValueError(f"{what}: it is empty")
+    tokens = tuple(_token(x, f"{what}: a token") for x in value)
+    if len(set(tokens)) != len(tokens):
+        twice = next(t for t in tokens if tokens.count(t) > 1)
+        raise DuplicateKeyError(f"{what}: token {twice} stands there twice")
+    return tokens

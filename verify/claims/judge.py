@@ -1,0 +1,249 @@
+"""GLUE. The outcome of a claim: CONFIRMED, REFUTED, UNDECIDED, or UNCHECKED where weights are not at hand.
+
+Only proved facts count, in the claim's own domain. Wrong here = an outcome that its evidence does not bear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from verify.claims.claim import ANY_MODEL, HARD, OWN_VECTOR, Claim, ClaimsFile
+from verify.claims.compute import Computer
+from verify.claims.evidence import Evidence, Fact
+from verify.claims.printed import check_proof
+from verify.claims.weights import Weights, competitor_count
+from verify.errors import (
+    EXIT_REFUTED,
+    EXIT_UNAVAILABLE,
+    EXIT_UNDECIDED,
+    FieldValueError,
+    ModelUnavailableError,
+    VerifyError,
+)
+from verify.figures import approximate
+from verify.files import read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from verify.claims.claim import Method
+    from verify.kernel.check import Standing
+    from verify.models import Model
+
+CONFIRMED, REFUTED, UNDECIDED, UNCHECKED = "CONFIRMED", "REFUTED", "UNDECIDED", "UNCHECKED"
+DEFAULT, AUDIT, RECOMPUTE = "default", "audit", "recompute"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One token (None: all of them). holds: whether what is asserted of it is so; None where not settled."""
+
+    token: int | None
+    holds: bool | None
+    words: str
+
+
+@dataclass
+class Result:
+    """The outcome of one claim, with what it rests on."""
+
+    file: ClaimsFile
+    claim: Claim
+    outcome: str
+    findings: list[Finding] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether this is the outcome that the file expects; an UNCHECKED claim is never."""
+        if self.claim.expect == "open":
+            return self.outcome in (CONFIRMED, REFUTED)
+        return self.outcome == self.claim.expect.upper()
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 where another outcome is expected, 3 undecided, 5 unchecked."""
+        if self.outcome == UNCHECKED:
+            return EXIT_UNAVAILABLE
+        if self.as_expected:
+            return 0
+        return EXIT_UNDECIDED if self.outcome == UNDECIDED else EXIT_REFUTED
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Tokens of which it holds, of which it does not, and the rest."""
+        found = [f.holds for f in self.findings]
+        return found.count(True), found.count(False), found.count(None)
+
+
+def exit_code(results: Iterable[Result], *, allow_unchecked: bool = False) -> int:
+    """That of the worst claim: not as expected 1, undecided 3, unchecked 5 unless allowed."""
+    codes = {r.exit_code for r in results}
+    if allow_unchecked:
+        codes.discard(EXIT_UNAVAILABLE)
+    return next((code for code in (EXIT_REFUTED, EXIT_UNDECIDED, EXIT_UNAVAILABLE) if code in codes), 0)
+
+
+class Judge:
+    """Judges claims. mode: "default" (saved evidence, then the weights), "audit" (no solver: saved evidence,
+    and what the kernel finds by itself), "recompute" (everything anew, saved evidence left aside).
+    """
+
+    def __init__(self, weights: Weights, computer: Computer, mode: str = DEFAULT) -> None:
+        self.weights, self.computer, self.mode = weights, computer, mode
+        self.evidence = Evidence()
+
+    def judge(self, file: ClaimsFile, claim: Claim) -> Result:
+        """The outcome of one claim. Raises a VerifyError where file, evidence or folder is wrong."""
+        try:
+            return self._judge(file, claim)
+        except VerifyError as error:
+            prefix = "" if str(error).startswith(str(file.path)) else f"{file.path}: "
+            raise type(error)(f"{prefix}{error}") from None
+
+    def _judge(self, file: ClaimsFile, claim: Claim) -> Result:
+        if claim.model == ANY_MODEL or (claim.method is not None and claim.method.name != OWN_VECTOR):
+            return self._printed_program(file, claim)
+        saved = [] if self.mode == RECOMPUTE else self.evidence.saved(claim, file)
+        try:
+            model = self.weights.model(claim)
+        except ModelUnavailableError as error:
+            reason = f"the weights of {claim.model} are not at hand: {error}"
+            return Result(file, claim, UNCHECKED, reason=reason)
+        count = competitor_count(claim, model)
+        if claim.method is not None:
+            findings = self._own_vectors(claim, model, count, saved=[])
+        else:
+            facts = list(self.evidence.facts(claim, saved, model, count))
+            if claim.verdict == HARD:
+                findings = self._own_vectors(claim, model, count, facts)
+            else:
+                findings = self._verdicts(claim, model, facts)
+        return _result(file, claim, findings)
+
+    def _verdicts(self, claim: Claim, model: Model, facts: list[Fact]) -> list[Finding]:
+        """Speakable or unspeakable: by saved evidence first, the rest decided anew unless only audited."""
+        settled = {f.token: f for f in facts if f.verdict is not None}
+        tried = {f.token: f for f in facts if f.verdict is None}
+        twice = [f for f in facts if f.verdict is not None and f.verdict != settled[f.token].verdict]
+        if twice:
+            raise FieldValueError(f"claim {claim.id!a}: evidence of both verdicts for token {twice[0].token}")
+        rest = [t for t in claim.members if t not in settled]
+        if self.mode != AUDIT and rest:
+            for fact in self.computer.facts(claim, model, rest):
+                (settled if fact.verdict is not None else tried)[fact.token] = fact
+        return [self._verdict(claim, t, settled.get(t), tried.get(t)) for t in claim.members]
+
+    def _verdict(self, claim: Claim, token: int, fact: Fact | None, tried: Fact | None) -> Finding:
+        if fact is not None:
+            return Finding(token, fact.verdict == claim.verdict, fact.words)
+        if tried is not None:
+            return Finding(token, None, tried.words)
+        # With weights at hand this is no UNCHECKED: evidence that went missing must not pass as that.
+        return Finding(token, None, "no saved evidence, and an audit decides nothing anew")
+
+    def _own_vectors(self, claim: Claim, model: Model, count: int, saved: list[Fact]) -> list[Finding]:
+        """Hard to speak, or the row on top at the own vector: exact, and without a solver."""
+        sense = claim.sense or "post"
+        known = {f.token: f for f in saved if f.hard is not None}
+        findings = {}
+        for token, fact in known.items():
+            if fact.hard is not None:
+                hard = fact.hard[0 if sense == "post" else 1]
+                words = "" if hard else "not "
+                findings[token] = Finding(token, hard, f"{words}hard to speak; ledger: {fact.words}")
+        rest = [t for t in claim.members if t not in findings]
+        for token, standing in self.computer.own_vectors(model, count, sense, rest):
+            findings[token] = _own_finding(claim, token, standing)
+        return [findings[t] for t in claim.members]
+
+    def _printed_program(self, file: ClaimsFile, claim: Claim) -> Result:
+        method = claim.method
+        if method is None:
+            raise FieldValueError(f"claim {claim.id!a}: a claim about every model is about a method")
+        if method.arithmetic == "float":
+            return self._replay(file, claim, method)
+        if not claim.evidence:
+            raise FieldValueError(
+                f"claim {claim.id!a}: its evidence, the proof about the program, is missing"
+            )
+        for name in claim.evidence:
+            try:
+                check_proof(read_regular(file.path.parent / name), method.margin)
+            except VerifyError as error:
+                raise type(error)(f"claim {claim.id!a}: evidence {name!a}: {error}") from None
+        words = (
+            f"{', '.join(claim.evidence)}: infeasible whatever the weights; multiplier 1 on the token's own "
+            "row, which reads 0 <= -margin (Theorem 13)"
+        )
+        holds = method.says == "infeasible"
+        return Result(file, claim, CONFIRMED if holds else REFUTED, [Finding(None, holds, words)])
+
+    def _replay(self, file: ClaimsFile, claim: Claim, method: Method) -> Result:
+        try:
+            model = self.weights.model(claim)
+        except ModelUnavailableError as error:
+            return Result(
+                file, claim, UNCHECKED, reason=f"the weights of {claim.model} are not at hand: {error}"
+            )
+        if self.mode != RECOMPUTE:
+            reason = "what a solver says in floats is seen by running it again only: --recompute"
+            return Result(file, claim, UNCHECKED, reason=reason)
+        holds, words = self.computer.replay(claim, method, model)
+        return Result(
+            file, claim, CONFIRMED if holds else UNDECIDED, [Finding(claim.members[0], holds, words)]
+        )
+
+
+def _own_finding(claim: Claim, token: int, standing: Standing) -> Finding:
+    """What an exact standing at the own vector says of a claim."""
+    top = (
+        [token, *standing.nearest]
+        if standing.sign == 0
+        else [token]
+        if standing.sign > 0
+        else standing.nearest
+    )
+    rows = ", ".join(map(str, top[:5])) + (" and more" if len(top) > 5 else "")
+    if standing.sign == 0:
+        words = f"at its own vector the rows {rows} are level at the top, exactly"
+    else:
+        margin = approximate(abs(standing.margin))
+        by = standing.nearest[0] if standing.sign > 0 else token
+        words = f"at its own vector row {rows} is on top, exactly; row {by} is behind it"
+        words += f" (by {margin:.4g} at that vector's length)" if claim.sense == "model" else ""
+    wanted = claim.method.argmax if claim.method is not None else None
+    return Finding(token, standing.sign <= 0 if wanted is None else wanted in top, words)
+
+
+def _result(file: ClaimsFile, claim: Claim, findings: list[Finding]) -> Result:
+    """All of the tokens, or exactly so many of them."""
+    result = Result(file, claim, UNDECIDED, findings)
+    yes, no, open_ = result.counts
+    if claim.count is None:
+        result.outcome = REFUTED if no else UNDECIDED if open_ else CONFIRMED
+    elif yes > claim.count or yes + open_ < claim.count:
+        result.outcome = REFUTED
+    else:
+        result.outcome = UNDECIDED if open_ else CONFIRMED
+    if claim.count is not None:
+        result.reason = f"{yes} proved so, {no} proved otherwise, {open_} not settled"
+    return result
+
+
+def shown(result: Result, most: int = 3) -> Iterator[str]:
+    """The findings that bear the outcome, first those that refute; a few of many."""
+    if result.outcome == REFUTED and result.claim.count is None:
+        chosen: Sequence[Finding] = [f for f in result.findings if f.holds is False]
+    elif result.outcome in (UNDECIDED, UNCHECKED):
+        chosen = [f for f in result.findings if f.holds is None]
+    elif result.claim.count is not None:
+        chosen = [f for f in result.findings if f.holds]
+    else:
+        chosen = result.findings
+    for finding in chosen[:most]:
+        many = len(result.claim.members) > 1 and finding.token is not None
+        yield (f"token {finding.token}: " if many else "") + finding.words
+    if len(chosen) > most:
+        yield f"and {len(chosen) - most} more tokens"

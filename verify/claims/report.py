@@ -1,0 +1,239 @@
+"""GLUE. Outcomes of claims for people and for machines: text, JSON, JUnit, SARIF, GitHub. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+from verify.claims.judge import CONFIRMED, REFUTED, UNCHECKED, UNDECIDED, Result, shown
+from verify.figures import escape, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verify.errors import VerifyError
+
+OUTCOMES = (CONFIRMED, REFUTED, UNDECIDED, UNCHECKED)
+FORMATS = ("text", "json", "junit", "sarif", "github")
+_SARIF_KIND = {CONFIRMED: "pass", REFUTED: "pass", UNDECIDED: "open", UNCHECKED: "notApplicable"}
+
+
+def counts(results: Sequence[Result]) -> dict[str, int]:
+    """How many of each outcome, in a fixed order, and how many definite ones are not as expected."""
+    found = Counter(r.outcome for r in results)
+    return {name: found[name] for name in OUTCOMES}
+
+
+def verdict_of(result: Result) -> str:
+    """ok, unexpected, undecided or unchecked."""
+    return {0: "ok", 1: "unexpected", 3: "undecided", 5: "unchecked"}[result.exit_code]
+
+
+def headline(result: Result) -> str:
+    """The outcome and the claim, in one line."""
+    claim = result.claim
+    expected = ""
+    if verdict_of(result) == "unexpected":
+        expected = f" (NOT AS EXPECTED: {claim.expect})"
+    elif claim.expect not in ("confirmed", "open") and result.as_expected:
+        expected = " (as expected)"
+    return f"{result.outcome}{expected} {claim.id}: {claim.words} - {plain(claim.subject)}"
+
+
+def text_lines(result: Result, most: int = 3) -> list[str]:
+    """An outcome for people: headline, then what it rests on."""
+    lines = [headline(result)]
+    if result.reason:
+        lines.append(f"    {plain(result.reason)}")
+    lines += [f"    {plain(words)}" for words in shown(result, most)]
+    reported = result.claim.reported
+    if reported is not None:
+        margin = f" at margin {reported.margin}" if reported.margin else ""
+        lines.append(f"    the source reports {reported.method}{margin}, argmax {reported.argmax}")
+    if result.claim.note:
+        lines.append(f"    note: {plain(result.claim.note)}")
+    return lines
+
+
+def totals(results: Sequence[Result]) -> str:
+    """One line at the end."""
+    parts = [f"{n} {name}" for name, n in counts(results).items() if n]
+    wrong = sum(verdict_of(r) == "unexpected" for r in results)
+    return f"{len(results)} claims: {', '.join(parts)}; {wrong} not as expected"
+
+
+def as_json(results: Sequence[Result], code: int) -> str:
+    """Everything, for scripts."""
+    return json.dumps(
+        {
+            "format": "verify-claims-report",
+            "version": 1,
+            "exit_code": code,
+            "counts": counts(results),
+            "claims": [_json(r) for r in results],
+        },
+        indent=1,
+    )
+
+
+def _json(r: Result) -> dict[str, Any]:
+    c = r.claim
+    yes, no, rest = r.counts
+    return {
+        "file": str(r.file.path),
+        "line": c.line,
+        "id": c.id,
+        "claim": c.words,
+        "model": c.model,
+        "revision": c.revision,
+        "domain": c.domain.name,
+        "competitors": c.competitors,
+        "universe": {"name": c.universe.name, "size": c.universe.size or None, "what": c.universe.what},
+        "expect": c.expect,
+        "outcome": r.outcome,
+        "as_expected": r.as_expected,
+        "reason": r.reason or None,
+        "holds": yes,
+        "fails": no,
+        "unsettled": rest,
+        "tokens": [{"token": f.token, "holds": f.holds, "evidence": f.words} for f in r.findings],
+    }
+
+
+def as_junit(results: Sequence[Result]) -> str:
+    """JUnit XML: not as expected is a failure, undecided an error, unchecked skipped."""
+    kinds = Counter(verdict_of(r) for r in results)
+    numbers = {"failures": "unexpected", "errors": "undecided", "skipped": "unchecked"}
+    totals_of = {name: str(kinds[kind]) for name, kind in numbers.items()}
+    root = ET.Element("testsuites", {"name": "verify claims", "tests": str(len(results)), **totals_of})
+    for path in dict.fromkeys(str(r.file.path) for r in results):
+        some = [r for r in results if str(r.file.path) == path]
+        kinds = Counter(verdict_of(r) for r in some)
+        totals_of = {name: str(kinds[kind]) for name, kind in numbers.items()}
+        suite = ET.SubElement(root, "testsuite", {"name": _xml(path), "tests": str(len(some)), **totals_of})
+        for r in some:
+            case = ET.SubElement(
+                suite,
+                "testcase",
+                name=r.claim.id,
+                classname=_xml(path),
+                file=_xml(path),
+                line=str(r.claim.line),
+            )
+            told = _xml("\n".join(text_lines(r)))
+            tag = {"unexpected": "failure", "undecided": "error", "unchecked": "skipped"}.get(verdict_of(r))
+            if tag is None:
+                ET.SubElement(case, "system-out").text = told
+            else:
+                ET.SubElement(case, tag, message=_xml(headline(r)), type=r.outcome).text = told
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode")
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML cannot hold."""
+    return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def as_sarif(results: Sequence[Result], version: str) -> str:
+    """SARIF 2.1.0. A claim that is not as expected is an error; what could not be settled is a warning."""
+    rules = [
+        {
+            "id": "unexpected",
+            "shortDescription": {"text": "A claim's outcome is not the one its file expects."},
+        },
+        {"id": "undecided", "shortDescription": {"text": "A claim was neither confirmed nor refuted."}},
+        {
+            "id": "unchecked",
+            "shortDescription": {"text": "A claim could not be checked: no weights at hand."},
+        },
+        {"id": "ok", "shortDescription": {"text": "A claim's outcome is the one its file expects."}},
+    ]
+    names = [rule["id"] for rule in rules]
+    run = {
+        "tool": {"driver": {"name": "verify claims", "version": version, "rules": rules}},
+        "columnKind": "unicodeCodePoints",
+        "results": [_sarif(r, names) for r in results],
+    }
+    return json.dumps(
+        {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]},
+        indent=1,
+    )
+
+
+def _sarif(r: Result, names: list[Any]) -> dict[str, Any]:
+    verdict = verdict_of(r)
+    uri = r.file.path.as_posix()
+    found: dict[str, Any] = {
+        "ruleId": verdict,
+        "ruleIndex": names.index(verdict),
+        "kind": "fail" if verdict == "unexpected" else _SARIF_KIND[r.outcome],
+        "level": "error" if verdict == "unexpected" else "none",
+        "message": {"text": "\n".join(text_lines(r))},
+        "locations": [
+            {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": r.claim.line}}}
+        ],
+        "partialFingerprints": {"claim": f"{uri}#{r.claim.id}"},
+    }
+    return found
+
+
+def github_annotations(results: Sequence[Result]) -> list[str]:
+    """Workflow commands: an error for a claim not as expected, a warning for what could not be settled."""
+    levels = {"unexpected": "error", "undecided": "warning", "unchecked": "warning"}
+    out, unchecked = [], 0
+    for r in results:
+        level = levels.get(verdict_of(r))
+        if verdict_of(r) == "unchecked":
+            unchecked += 1
+        elif level is not None:
+            out.append(
+                annotation(level, "\n".join(text_lines(r)), str(r.file.path), r.claim.line, r.claim.id)
+            )
+    if unchecked:
+        first = next(r for r in results if verdict_of(r) == "unchecked")
+        message = f"{unchecked} of {len(results)} claims are UNCHECKED, which is no pass. The first: "
+        message += f"{first.claim.id}: {first.reason}"
+        out.append(annotation("warning", message, str(first.file.path), first.claim.line, "unchecked claims"))
+    return out
+
+
+def annotation(level: str, message: str, file: str | None = None, line: int = 1, title: str = "") -> str:
+    """One workflow command, escaped."""
+    place = "" if file is None else f"file={_property(file)},line={line},"
+    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{level} {place}title={_property(f'verify claims {title}'.strip())}::{escaped}"
+
+
+def _property(text: str) -> str:
+    for raw, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C")):
+        text = text.replace(raw, code)
+    return text
+
+
+def markdown(results: Sequence[Result], most: int = 200) -> str:
+    """The step summary: totals by file, then every claim that is not plainly as expected, then the rest."""
+    order = ("unexpected", "undecided", "unchecked", "ok")
+    lines = ["## Claims", "", totals(results) + ".", ""]
+    lines += ["| file | " + " | ".join(OUTCOMES) + " | not as expected |", "|---|" + "---|" * 5]
+    for path in dict.fromkeys(str(r.file.path) for r in results):
+        some = [r for r in results if str(r.file.path) == path]
+        wrong = sum(verdict_of(r) == "unexpected" for r in some)
+        lines.append(f"| {escape(path)} | " + " | ".join(map(str, counts(some).values())) + f" | {wrong} |")
+    lines += ["", "| outcome | claim | what is claimed | evidence |", "|---|---|---|---|"]
+    ranked = sorted(results, key=lambda r: order.index(verdict_of(r)))
+    for r in ranked[:most]:
+        rest = " ".join(x for x in (r.reason, *shown(r, 1)) if x)
+        mark = " **not as expected**" if verdict_of(r) == "unexpected" else ""
+        claim = escape(f"{r.claim.words} - {r.claim.subject}")
+        lines.append(f"| {r.outcome}{mark} | {escape(r.claim.id)} | {claim} | {escape(rest)} |")
+    if len(ranked) > most:
+        lines.append(f"\nand {len(ranked) - most} more claims.")
+    return "\n".join(lines) + "\n"
+
+
+def error_annotation(error: VerifyError) -> str:
+    """A claims file that could not be judged at all."""
+    return annotation("error", str(error), title="cannot check")

@@ -1,0 +1,181 @@
+"""GLUE. `verify claims`: files of published claims, each confirmed, refuted, undecided or unchecked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from verify.errors import UsageError, VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from verify.claims import ClaimsFile, Judge, Result
+    from verify.claims.compute import Computer
+    from verify.claims.contribute import Elsewhere
+    from verify.claims.weights import Weights
+
+_FORMATS = ("text", "json", "junit", "sarif", "github")
+
+
+@click.command(
+    "claims",
+    epilog="\b\nExamples:\n"
+    "  verify claims certificates/claims/*.toml --audit --allow-unchecked\n"
+    "  verify claims my-paper.toml --model-dir my-org/my-model=./checkpoint\n"
+    "  verify claims my-paper.toml --recompute --out contribution\n"
+    "\b\nExit codes: 0 all as the files expect, 1 a claim is not, 2 usage, 3 undecided,\n"
+    "4 a file is malformed, 5 unchecked (its weights are not at hand).",
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option(
+    "--model-dir", "folders", multiple=True, metavar="NAME=PATH", help="Where the weights of a model lie."
+)
+@click.option("--recompute", is_flag=True, help="Decide everything anew; leave saved evidence aside.")
+@click.option("--audit", is_flag=True, help="Saved evidence only, and what needs no solver.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
+@click.option("--allow-unchecked", is_flag=True, help="Unchecked claims do not fail the run.")
+@click.option("--fetch", is_flag=True, help="Fetch models from the hub that are not in its local cache.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="With --recompute: keep the evidence there."
+)
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="NAME",
+    help="With --out: decide all tokens of the claims in this model too.",
+)
+def command(
+    files: tuple[Path, ...],
+    folders: tuple[str, ...],
+    recompute: bool,
+    audit: bool,
+    form: str,
+    allow_unchecked: bool,
+    fetch: bool,
+    out: Path | None,
+    also: tuple[str, ...],
+) -> int:
+    """Check published claims (TOML files, docs/claims.md), and tell the outcome of each with its evidence.
+
+    CONFIRMED and REFUTED are proved; UNDECIDED claims were not settled; UNCHECKED means that the weights are
+    not at hand, which is never a pass. Without an option saved evidence is audited first, and what it does
+    not settle is decided anew. Weights: bundled models, --model-dir, and the hub's local cache.
+    """
+    from verify.claims import Judge, exit_code, read_claims
+    from verify.claims.compute import Computer
+    from verify.claims.weights import Weights
+    from verify.files import require_writable
+
+    if recompute and audit:
+        raise UsageError("--recompute and --audit exclude each other")
+    if (out is not None or also) and not recompute:
+        raise UsageError("--out and --also go with --recompute")
+    if also and out is None:
+        raise UsageError("--also goes with --out")
+    if not fetch:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        read = [read_claims(path) for path in files]
+        weights = Weights(_folders(folders), fetch=fetch)
+        weights.require_used([*(c.model for f in read for c in f.claims), *also])
+        if out is not None:
+            require_writable(out)
+        computer = Computer(out, _tell)
+        mode = "audit" if audit else "recompute" if recompute else "default"
+        results = _judge(read, Judge(weights, computer, mode), quiet=form != "text")
+        code = exit_code(results, allow_unchecked=allow_unchecked)
+        others = _contribute(out, results, also, computer, weights, code) if out is not None else []
+    except VerifyError as error:
+        if form == "github":
+            from verify.claims.report import error_annotation
+
+            click.echo(error_annotation(error))
+        raise
+    _tell("")
+    _report(results, form, code, out)
+    return code or (3 if any(o.undecided for o in others) else 0)
+
+
+def _folders(given: Sequence[str]) -> dict[str, Path]:
+    out: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not name or not equals or not path:
+            raise UsageError(f"--model-dir {text[:100]!a}: write NAME=PATH")
+        if name in out:
+            raise UsageError(f"--model-dir {name[:100]!a} is given twice")
+        if not Path(path).is_dir():
+            raise UsageError(f"--model-dir {name[:100]!a}: {path[:200]!a} is not a folder")
+        out[name] = Path(path)
+    return out
+
+
+def _judge(files: Sequence[ClaimsFile], judge: Judge, *, quiet: bool) -> list[Result]:
+    from verify.claims.report import text_lines
+
+    results: list[Result] = []
+    for file in files:
+        if not quiet:
+            s = file.source
+            click.echo(f"{file.path}: {s.author}, {s.title} ({s.date})")
+        for claim in file.claims:
+            result = judge.judge(file, claim)
+            results.append(result)
+            if not quiet:
+                _tell("")
+                _print(text_lines(result), result)
+    return results
+
+
+def _print(lines: Sequence[str], result: Result) -> None:
+    colours = {"CONFIRMED": "green", "REFUTED": "red", "UNDECIDED": "yellow", "UNCHECKED": "yellow"}
+    first = lines[0].removeprefix(result.outcome)
+    click.echo(click.style(result.outcome, fg=colours[result.outcome]) + first)
+    for line in lines[1:]:
+        click.echo(line)
+
+
+def _contribute(
+    out: Path, results: Sequence[Result], also: Sequence[str], computer: Computer, weights: Weights, code: int
+) -> list[Elsewhere]:
+    from verify.claims.contribute import everywhere, write_folder
+    from verify.claims.report import as_json
+
+    others = everywhere((r.claim for r in results), list(dict.fromkeys(also)), weights, computer)
+    write_folder(out, results, others, computer, weights, as_json(results, code))
+    return others
+
+
+def _report(results: Sequence[Result], form: str, code: int, out: Path | None) -> None:
+    from verify import __version__
+    from verify.claims import report
+
+    if form == "text":
+        click.echo(report.totals(results))
+        if out is not None:
+            click.echo(f"the evidence, the claims with it, and a summary: {out}")
+    elif form == "json":
+        click.echo(report.as_json(results, code))
+    elif form == "junit":
+        click.echo(report.as_junit(results))
+    elif form == "sarif":
+        click.echo(report.as_sarif(results, __version__))
+    else:
+        for line in report.github_annotations(results):
+            click.echo(line)
+        click.echo(report.totals(results))
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(report.markdown(results))
+
+
+def _tell(text: str) -> None:
+    """What is being decided, on a terminal's stderr; one line that is written over."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{text[:150]}", err=True, nl=False)
