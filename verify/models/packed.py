@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 VERSION = 1
-_KEY = "verify.pack"
+_METADATA = "verify.pack"
 _FIELDS = {
     "version": int,
     "model": str,
@@ -57,7 +57,7 @@ def named_so(path: Path) -> bool:
 def is_pack(path: Path) -> bool:
     """Whether a file is a safetensors file that says it is a pack; False for anything else."""
     try:
-        return named_so(path) and _KEY in _metadata(path)[0]
+        return named_so(path) and _METADATA in _metadata(path)[0]
     except ModelUnavailableError:
         return False
 
@@ -124,7 +124,7 @@ def _order(names: dict[str, Any]) -> list[str]:
 
 def _header(content: dict[str, Any], tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> bytes:
     """The one header for this content: keys sorted, no spaces but those that fill up to 8 bytes."""
-    table: dict[str, Any] = {"__metadata__": {_KEY: _json(content)}}
+    table: dict[str, Any] = {"__metadata__": {_METADATA: _json(content)}}
     position = 0
     for name in _order(tensors):
         dtype, shape, size = tensors[name]
@@ -231,9 +231,9 @@ def _vocabulary(table: Any, files: dict[str, str]) -> VocabularyFiles:
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     """What stands in the header about the model, its fields and their types checked; and the whole header."""
     metadata, header = _metadata(path)
-    if set(metadata) != {_KEY}:
+    if set(metadata) != {_METADATA}:
         raise ModelUnavailableError(f"{path.name} is not a pack, or has more metadata than a pack has")
-    content = parse_json(metadata[_KEY].encode("utf-8"), path.name)
+    content = parse_json(metadata[_METADATA].encode("utf-8"), path.name)
     version = content.get("version") if type(content) is dict else None
     if type(content) is not dict or version != VERSION:
         raise ModelUnavailableError(

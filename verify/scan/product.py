@@ -42,7 +42,7 @@ def multiplier(device: str) -> Multiply | None:
         raise ModelUnavailableError(f"--device {device}: torch sees no GPU here; leave the option out")
     reduced = [name for name in _EMULATION if os.environ.get(name, "0").upper() not in ("0", "STRICT")]
     if reduced:
-        raise ModelUnavailableError(f"unset {' and '.join(reduced)}: such products have other errors")
+        raise ModelUnavailableError(f"unset {' and '.join(reduced)}: emulated products have other errors")
     return TorchProduct(torch, device)
 
 
