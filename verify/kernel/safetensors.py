@@ -37,7 +37,7 @@ _BITS = {
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One tensor of the header; `begin` and `end` count from the first byte after the header."""
 
     dtype: str
@@ -81,7 +81,7 @@ def read_tensors(path: Path, names: set[str] | None = None) -> dict[str, Tensor]
     return {name: _tensor(mapped, start, name, entries[name], path) for name in sorted(names)}
 
 
-def _tensor(mapped: NDArray[np.uint8], start: int, name: str, entry: _Entry, path: Path) -> Tensor:
+def _tensor(mapped: NDArray[np.uint8], start: int, name: str, entry: Entry, path: Path) -> Tensor:
     """The tensor of one entry as a view into the mapped file."""
     if entry.dtype not in DTYPES:
         raise ModelUnavailableError(
@@ -97,7 +97,7 @@ def _tensor(mapped: NDArray[np.uint8], start: int, name: str, entry: _Entry, pat
     return Tensor(name, entry.dtype, data.view(f"<u{itemsize(entry.dtype)}").reshape(entry.shape))
 
 
-def _read_header(path: Path) -> tuple[dict[str, _Entry], int]:
+def _read_header(path: Path) -> tuple[dict[str, Entry], int]:
     """All entries, and the position in the file where the tensors' bytes start."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -121,16 +121,23 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], int]:
         raise ModelUnavailableError(f"cannot read {path.name}: {error.strerror or error}") from error
     except _RuleBrokenError as error:
         raise ModelUnavailableError(f"{path.name} is not a readable safetensors file: {error}") from error
+    return parse_header(prefix + text, size, path.name), 8 + length
+
+
+def parse_header(data: bytes, size: int, name: str) -> dict[str, Entry]:
+    """All entries of a header, from the first 8 + N bytes of a file of `size` bytes that goes by `name`.
+
+    Raises ModelUnavailableError where the file breaks a rule of the format.
+    """
     try:
-        if len(text) < length:
+        if len(data) < 8 or len(data) != 8 + int.from_bytes(data[:8], "little"):
             raise _RuleBrokenError("it is truncated within the header")
-        entries = {
-            name: _entry(name, value) for name, value in _parse_json(text).items() if name != "__metadata__"
-        }
-        _check_layout(entries, size - 8 - length)
+        header = _parse_json(data[8:])
+        entries = {key: _entry(key, value) for key, value in header.items() if key != "__metadata__"}
+        _check_layout(entries, size - len(data))
     except _RuleBrokenError as error:
-        raise ModelUnavailableError(f"{path.name} is not a readable safetensors file: {error}") from error
-    return entries, 8 + length
+        raise ModelUnavailableError(f"{name} is not a readable safetensors file: {error}") from error
+    return entries
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def _integers(value: object, name: str, what: str) -> list[int]:
     return value
 
 
-def _entry(name: str, value: object) -> _Entry:
+def _entry(name: str, value: object) -> Entry:
     """One entry, its fields and its size checked; where it lies is checked with all the others."""
     if type(value) is not dict or set(value) != {"dtype", "shape", "data_offsets"}:
         raise _RuleBrokenError(
@@ -201,10 +208,10 @@ def _entry(name: str, value: object) -> _Entry:
         raise _RuleBrokenError(
             f"tensor {_show(name)}: {dtype} of shape {shape} does not fill {offsets[1] - offsets[0]} bytes"
         )
-    return _Entry(dtype, tuple(shape), offsets[0], offsets[1])
+    return Entry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
-def _check_layout(entries: dict[str, _Entry], available: int) -> None:
+def _check_layout(entries: dict[str, Entry], available: int) -> None:
     """The tensors follow one another from the first byte to the last: no overlap, no hole, no rest."""
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):

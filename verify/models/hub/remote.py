@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from verify.errors import ModelUnavailableError, VerifyError
 from verify.files import write_atomically
-from verify.kernel import safetensors
-from verify.kernel.safetensors import MAX_HEADER_BYTES, read_tensors
+from verify.kernel.safetensors import MAX_HEADER_BYTES, parse_header, read_tensors
 from verify.kernel.tensor import DTYPES
 from verify.models.config import read_bytes
 from verify.models.hub.bar import tell
@@ -206,19 +205,7 @@ def _fetch_header(file: RemoteFile) -> bytes:
 
 def _parse_header(data: bytes, file: RemoteFile) -> dict[str, Entry]:
     """The header, by the kernel's own rules on what lies where in a file of the announced size."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    try:
-        if len(data) < 8 or len(data) != start:
-            raise safetensors._RuleBrokenError("it is truncated within the header")
-        found = {
-            name: safetensors._entry(name, value)
-            for name, value in safetensors._parse_json(data[8:]).items()
-            if name != "__metadata__"
-        }
-        safetensors._check_layout(found, file.size - start)
-    except safetensors._RuleBrokenError as error:
-        raise ModelUnavailableError(f"{file.name} is not a readable safetensors file: {error}") from error
     return {
-        name: Entry(entry.dtype, entry.shape, start + entry.begin, start + entry.end)
-        for name, entry in found.items()
+        name: Entry(entry.dtype, entry.shape, len(data) + entry.begin, len(data) + entry.end)
+        for name, entry in parse_header(data, file.size, file.name).items()
     }
