@@ -141,7 +141,8 @@ def ledger_text(ledger: ProvedLedger) -> str:
     counts = ", ".join(f"{n} {name}" for name in CLASSES if (n := ledger.counts.get(name, 0)))
     return (
         f"{counts} - {plain(h.statement.model)}, tokens {h.first} to {h.last}, "
-        f"domain {h.statement.domain.name}, against ids 0..{h.statement.competitors - 1}"
+        f"domain {h.statement.domain.name}, against ids 0..{h.statement.competitors - 1}; hard to speak: "
+        f"{ledger.hard_post} in the post's sense, {ledger.hard_model} as the model sees it"
     )
 
 
