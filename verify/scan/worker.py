@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from verify.decide import Decider
 from verify.decision import float_state
-from verify.errors import RefutedError, UsageError
+from verify.errors import UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
 from verify.kernel.ledger import Row
 from verify.kernel.ledger_rows import OwnStates, Views, heaviest
@@ -94,19 +94,16 @@ class Worker:
         return row
 
     def search(self, row: Row) -> Row:
-        """Search for evidence on a token that its own direction does not settle; checked by the kernel."""
+        """Search for evidence on a token that its own direction does not settle. Every number in the row was
+        computed by the kernel, which checks the row as a whole at the end of the scan.
+        """
         run = Search(self.decider, self.views.system.of(row.token))
         with self.decider.one_thread():
             run.run()
-        for found in self._rows_of(row, run):
-            try:
-                self.views.check([found])
-            except RefutedError:
-                continue
-            if found.witness is not None:
-                self.reflections.remember(row.token, float_state(run.system, found.witness))
-            return self._short(found)
-        return row
+        found = self._row_of(row, run)
+        if found.witness is not None:
+            self.reflections.remember(row.token, float_state(run.system, found.witness))
+        return self._short(found)
 
     def _short(self, row: Row) -> Row:
         """Long multipliers as the bare support, where that determines them."""
@@ -116,22 +113,23 @@ class Worker:
         unique = determines(self.views.system.of(row.token), m.rows)
         return replace(row, multipliers=replace(m, values=None)) if unique else row
 
-    def _rows_of(self, row: Row, run: Search) -> list[Row]:
+    def _row_of(self, row: Row, run: Search) -> Row:
         claim = run.unspeakable or run.speakable
         if isinstance(claim, Speakable) and claim.state is not None:
             margins = self.views.margins["here"].at([row.token], [claim.state], [True])[0]
-            plain = replace(
+            return replace(
                 row,
                 cls="hard",
                 witness=claim.state,
                 amount=margins.margin,
                 rival=margins.nearest[0],
                 realism=self.views.realism(claim.state),
+                ceiling=claim.ceiling,
+                at_most=claim.at_most,
             )
-            return [replace(plain, ceiling=claim.ceiling, at_most=claim.at_most), plain]
         if isinstance(claim, Unspeakable):
             rival = run.equal[0] if run.equal else heaviest(in_full(run.system, claim.multipliers))
-            full = replace(
+            return replace(
                 row,
                 cls="tied" if run.equal else "unspeakable",
                 kind=claim.kind,
@@ -140,8 +138,7 @@ class Worker:
                 witness=claim.tie,
                 multipliers=claim.multipliers,
             )
-            return [full]
-        return []
+        return row
 
 
 def scale(own: OwnStates, matrix_row: list[int]) -> int:
