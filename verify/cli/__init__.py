@@ -16,7 +16,7 @@ from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-_COMMANDS = ("token", "scan", "audit", "summary", "show", "convert", "bundle", "export", "index")
+_COMMANDS = ("token", "scan", "audit", "summary", "show", "convert", "bundle", "export", "index", "replay")
 
 
 class _Lazy(click.Group):
@@ -53,6 +53,7 @@ def command() -> None:
     verify bundle CERT.json                         a file that is checked without the weights
     verify export CERT.json -o CERT.vipr            for a foreign checker of exact linear programs
     verify index DIR                                write an index page and SHA256SUMS
+    verify replay post --tokens 30208               the field's float programs beside the exact verdicts
     """
 
 

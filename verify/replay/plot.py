@@ -1,0 +1,79 @@
+"""GLUE. A picture of tables: a panel a model and program, shares of the judgements by margin.
+
+Wrong here = a picture misinforms. The same tables give the same bytes under the same matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE
+from verify.errors import ModelUnavailableError
+from verify.propose.field import GRIVAS
+from verify.replay.summary import short, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from verify.replay.summary import Counts
+    from verify.replay.table import Question, Row
+
+_COLOURS = {
+    AGREES: "#b8d8b8",
+    FAKE_FEASIBLE: "#d95f02",
+    FAKE_INFEASIBLE: "#7570b3",
+    "no answer": "#bbbbbb",
+}
+_SETTINGS: dict[Any, Any] = {"svg.hashsalt": "verify", "svg.fonttype": "none", "font.size": 8}
+
+
+def svg(tables: Sequence[tuple[Question, Sequence[Row]]]) -> bytes:
+    """The picture. Raises ModelUnavailableError if matplotlib is not there.
+
+    Models are the rows of panels, programs and solvers the columns; at each margin a bar a tolerance.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+    except ImportError:
+        raise ModelUnavailableError("a picture needs matplotlib: pip install 'unspeakable[plot]'") from None
+    models = list(dict.fromkeys(q.model for q, _ in tables))
+    kinds = list(dict.fromkeys((q.program, q.solver) for q, _ in tables))
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 2.1 * len(models) + 0.7), layout="constrained")
+        panels = figure.subplots(len(models), len(kinds), squeeze=False, sharey=True)
+        for panel in panels.flat:
+            panel.set_axis_off()
+        for question, rows in tables:
+            kind = question.program, question.solver
+            panel = panels[models.index(question.model)][kinds.index(kind)]
+            panel.set_axis_on()
+            panel.set_title(f"{question.model}: {question.program}, {question.solver}")
+            _bars(panel, summarise(rows), "radius" if question.program == GRIVAS else "margin")
+        patches = [Patch(color=colour, label=word) for word, colour in _COLOURS.items()]
+        figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue().replace(b" \n", b"\n")
+
+
+def _bars(panel: Any, counts: list[Counts], asked: str) -> None:
+    margins = sorted({c.margin for c in counts})
+    tolerances = list(dict.fromkeys(c.tolerance for c in counts))
+    width = 0.84 / len(tolerances)
+    for c in counts:
+        slot = tolerances.index(c.tolerance)
+        at, bottom = margins.index(c.margin) - 0.42 + (slot + 0.5) * width, 0.0
+        rest = c.total - sum(c.judgements[w] for w in list(_COLOURS)[:3])
+        for word, colour in _COLOURS.items():
+            share = (rest if word == "no answer" else c.judgements[word]) / c.total
+            if share:
+                panel.bar(at, share, 0.92 * width, bottom, color=colour)
+            bottom += share
+    panel.set_xticks(range(len(margins)), [short(m) for m in margins], rotation=45)
+    bars = ", ".join(map(short, tolerances))
+    panel.set_xlabel(f"{asked}; at each, tolerance {bars}")
+    panel.set_ylim(0, 1)
