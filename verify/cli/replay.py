@@ -103,20 +103,30 @@ _program("grivas", "The largest ball of Grivas et al. 2022. Rows as stored, the 
 @click.option(
     "--every", type=click.IntRange(1), default=1, show_default=True, help="Only one token of so many."
 )
-def check_command(tables: tuple[Path, ...], model: str | None, every: int) -> int:
+@click.option(
+    "--certificates",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Take verdicts from certificates there, proved first. [decide every token anew]",
+)
+def check_command(tables: tuple[Path, ...], model: str | None, every: int, certificates: Path | None) -> int:
     """Make everything in finished tables again that needs no solver; refuse them where anything differs.
 
     The exact margin and the row on top at each stored point, the exact verdicts, the judgements.
     """
     from verify.models import load_model
-    from verify.replay import check, exact_verdicts
+    from verify.replay import check, exact_verdicts, stored_verdicts
 
     for path, question, rows in _read(tables):
         loaded = load_model(model or question.model)
         rule = "all" if question.competitors == loaded.readout.vocabulary else "tokenizer"
         with phases(unit="answers") as tell:
             said = partial(tell, f"checking {path.name}")
-            done = check(loaded, question, rows, exact_verdicts(loaded, rule), said, every)
+            exact = exact_verdicts(loaded, rule)
+            if certificates is not None and rule == "all":
+                exact = stored_verdicts(loaded, certificates, exact)
+            done = check(loaded, question, rows, exact, said, every)
         click.echo(f"accepted   {path}: {done} of {len(rows)} answers made again")
     return EXIT_DECIDED
 

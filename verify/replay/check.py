@@ -13,13 +13,13 @@ from verify.compare import exact_standing, judge_claim
 from verify.errors import RefutedError
 from verify.kernel import tensor_ids
 from verify.propose.field import DOMAIN_OF
-from verify.replay.run import WORD
+from verify.replay.grid import WORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from verify.models import Model
-    from verify.replay.run import Exact, Standings
+    from verify.replay.grid import Exact, Standings
     from verify.replay.table import Question, Row
 
 

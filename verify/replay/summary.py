@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER
 from verify.propose.field import GRIVAS
-from verify.replay.table import JUDGEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +35,12 @@ class Counts:
     def total(self) -> int:
         """Tokens asked about."""
         return sum(self.judgements.values())
+
+    @property
+    def shown(self) -> dict[str, int]:
+        """Judgements in four classes: what cannot be compared is no answer."""
+        found = {word: self.judgements[word] for word in (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE)}
+        return {**found, NO_ANSWER: self.total - sum(found.values())}
 
 
 STEPS = ("right", "wrongly speakable", "wrongly unspeakable", NO_ANSWER)
@@ -75,21 +80,37 @@ def short(number: float | None) -> str:
 
 
 def markdown(question: Question, rows: Sequence[Row]) -> str:
-    """The table for a page."""
-    exact = verdicts(rows)
-    truth = ", ".join(f"{n} {word}" for word, n in sorted(exact.items()))
-    asked = "radius" if question.program == GRIVAS else "margin"
+    """The table for a page: a line a margin, and for each tolerance how many answers are of which kind.
+
+    Of the post's programs also what its second step makes of them.
+    """
+    truth = ", ".join(f"{n} {word}" for word, n in sorted(verdicts(rows).items()))
+    found = {(c.tolerance, c.margin): c for c in summarise(rows)}
+    tolerances = list(dict.fromkeys(tolerance for tolerance, _ in found))
+    second = () if question.program == GRIVAS else tolerances
+    names = ["radius" if question.program == GRIVAS else "margin"]
+    names += [f"tolerance {short(t)}" for t in tolerances] + [f"second step at {short(t)}" for t in second]
     lines = [
-        f"**{question.model}, `{question.program}`, {question.solver}** ({question.version}); "
-        f"exact in `{question.domain}`: {truth}.",
+        f"**{question.model}, `{question.program}`, {question.solver}** ({question.version}). "
+        f"Exact verdicts in `{question.domain}`: {truth}.",
         "",
-        f"| tolerance | {asked} | agrees | fake feasible | fake infeasible | no answer "
-        "| second step: right | wrongly speakable | wrongly unspeakable |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(names) + " |",
+        "|---" * len(names) + "|",
     ]
-    for c in summarise(rows):
-        rest = c.total - sum(c.judgements[w] for w in (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE))
-        cells = [short(c.tolerance), short(c.margin), *(c.judgements[w] for w in JUDGEMENTS[:3]), rest]
-        cells += [c.steps[w] for w in STEPS[:3]]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    for margin in dict.fromkeys(m for _, m in found):
+        cells = [short(margin)]
+        cells += [_cell(found.get((t, margin)), judgements=True) for t in tolerances]
+        cells += [_cell(found.get((t, margin)), judgements=False) for t in second]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(counts: Counts | None, judgements: bool) -> str:
+    """Agrees / fake feasible / fake infeasible / no answer; or right / wrongly speakable / wrongly
+    unspeakable / no answer. Empty where a run has not come so far.
+    """
+    if counts is None:
+        return ""
+    if not judgements:
+        return " / ".join(str(counts.steps[word]) for word in STEPS)
+    return " / ".join(map(str, counts.shown.values()))

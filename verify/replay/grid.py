@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from verify.compare import exact_standing, judge_claim
 from verify.errors import UsageError
+from verify.files import domain_path, read_regular
 from verify.kernel import tensor_ids
 from verify.propose.field import (
     DOMAIN_OF,
@@ -21,6 +22,7 @@ from verify.replay.table import Question, Row, Table, token_ids
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from fractions import Fraction
+    from pathlib import Path
     from typing import Any
 
     from verify.kernel import Domain, Readout
@@ -88,6 +90,26 @@ def exact_verdicts(model: Model, competitors: str = "all") -> Exact:
             decision = decider.decide(token, domain)
             known[key] = None if decision.proved is None else decision.verdict == "SPEAKABLE"
         return known[key]
+
+    return exact
+
+
+def stored_verdicts(model: Model, folder: Path, otherwise: Exact) -> Exact:
+    """Verdicts by the certificates in `folder`/model/domain, each proved of the model's weights first.
+
+    Where there is none for a token, domain and competitors, `otherwise` is asked. Raises RefutedError or
+    MalformedError where a certificate does not hold.
+    """
+    from verify.kernel import from_bytes, prove
+
+    def exact(token: int, domain: Domain) -> bool | None:
+        path = domain_path(folder, model.name, domain.name) / f"{token}.json"
+        if path.is_file():
+            proved = prove(from_bytes(read_regular(path)), model.readout)
+            s = proved.certificate.statement
+            if (s.token, s.domain, s.competitors) == (token, domain, model.readout.vocabulary):
+                return proved.verdict == "speakable"
+        return otherwise(token, domain)
 
     return exact
 
