@@ -441,6 +441,24 @@ def test_the_commands(square: Model, tmp_path: Path) -> None:
         assert verify("replay", *bad).returncode == 2
 
 
+def test_tables_are_put_into_a_page(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path / "out", WITHOUT_OWN_ROW, tokens="1-4")
+    other, _ = made(square, tmp_path / "out", tokens="1-4")
+    table = Table.below(tmp_path / "out", other)
+    table.unfinished.write_bytes(gzip.decompress(table.finished.read_bytes()))
+    table.finished.unlink()
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
+    assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 0
+    filled = f"before\n<!-- tables -->\n\n{markdown(question, rows)}\n<!-- end of tables -->\nafter\n"
+    assert page.read_text() == filled
+    assert "| 2 | unspeakable | 1e-3 | 1e-7 | infeasible |  |  |  | agrees |" in filled
+    assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 0
+    assert page.read_text() == filled
+    page.write_text("no marks")
+    assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 2
+
+
 def test_ids() -> None:
     assert token_ids("3, 5-7,0") == (3, 5, 6, 7, 0)
 

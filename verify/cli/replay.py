@@ -134,19 +134,40 @@ def check_command(tables: tuple[Path, ...], model: str | None, every: int, certi
 @command.command("show")
 @_TABLES
 @click.option("--plot", type=click.Path(path_type=Path), default=None, help="Write a picture (SVG) there.")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Put the tables between its two marks; unfinished ones are left out.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a tolerance and margin.")
-def show_command(tables: tuple[Path, ...], plot: Path | None, as_json: bool) -> int:
+def show_command(tables: tuple[Path, ...], plot: Path | None, page: Path | None, as_json: bool) -> int:
     """Counts of agrees, fake feasible and fake infeasible in tables, as Markdown; a picture of them."""
     from verify.files import write_atomically
 
-    found = list(_read(tables))
-    for _, question, rows in found:
-        _tell(question, rows, as_json)
+    found = [x for x in _read(tables) if page is None or x[0].suffix == ".gz"]
+    if page is None:
+        for _, question, rows in found:
+            _tell(question, rows, as_json)
+    else:
+        _fill(page, [(question, rows) for _, question, rows in found])
     if plot is not None:
         from verify.replay.plot import svg
 
         write_atomically(plot, svg([(question, rows) for _, question, rows in found]))
     return EXIT_DECIDED
+
+
+def _fill(page: Path, tables: list[tuple[Question, list[Row]]]) -> None:
+    from verify.files import read_regular, write_atomically
+    from verify.replay import markdown
+
+    head, begin, rest = read_regular(page).decode().partition("<!-- tables -->\n")
+    _, end, tail = rest.partition("<!-- end of tables -->\n")
+    if not (begin and end):
+        raise UsageError(f"{page} has no lines <!-- tables --> and <!-- end of tables -->")
+    filled = "\n".join(markdown(question, rows) for question, rows in tables)
+    write_atomically(page, f"{head}{begin}\n{filled}\n{end}{tail}".encode())
 
 
 def _read(paths: tuple[Path, ...]) -> Any:

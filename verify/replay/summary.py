@@ -10,7 +10,7 @@ from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER
 from verify.propose.field import GRIVAS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from verify.replay.table import Question, Row
 
@@ -43,6 +43,8 @@ class Counts:
         return {**found, NO_ANSWER: self.total - sum(found.values())}
 
 
+# Of tables with no more tokens than this a page shows every answer.
+_NAMED = 20
 STEPS = ("right", "wrongly speakable", "wrongly unspeakable", NO_ANSWER)
 
 
@@ -82,7 +84,7 @@ def short(number: float | None) -> str:
 def markdown(question: Question, rows: Sequence[Row]) -> str:
     """The table for a page: a line a margin, and for each tolerance how many answers are of which kind.
 
-    Of the post's programs also what its second step makes of them.
+    Of the post's programs also what its second step makes of them; of a few tokens each answer.
     """
     truth = ", ".join(f"{n} {word}" for word, n in sorted(verdicts(rows).items()))
     found = {(c.tolerance, c.margin): c for c in summarise(rows)}
@@ -102,7 +104,32 @@ def markdown(question: Question, rows: Sequence[Row]) -> str:
         cells += [_cell(found.get((t, margin)), judgements=True) for t in tolerances]
         cells += [_cell(found.get((t, margin)), judgements=False) for t in second]
         lines.append("| " + " | ".join(cells) + " |")
+    if found and max(c.total for c in found.values()) <= _NAMED:
+        lines += ["", *_by_token(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _by_token(rows: Iterable[Row]) -> Iterator[str]:
+    """A line an answer. Numbers are rounded, to be read."""
+    names = ("token", "exact verdict", "margin", "tolerance", "claim", "on top at x", "in float32")
+    yield "| " + " | ".join((*names, "margin at x", "judgement")) + " |"
+    yield "|---" * 9 + "|"
+    for r in rows:
+        top = "" if r.exact_argmax is None else str(r.exact_argmax)
+        in_floats = "" if r.argmax_float32 is None else str(r.argmax_float32)
+        at = "" if r.exact_margin is None else f"{float(r.exact_margin):.3g}"
+        cells = (
+            r.token,
+            r.verdict,
+            short(r.margin),
+            short(r.tolerance),
+            r.claim,
+            top,
+            in_floats,
+            at,
+            r.judgement,
+        )
+        yield "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _cell(counts: Counts | None, judgements: bool) -> str:
