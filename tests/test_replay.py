@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +20,8 @@ from command import square_checkpoint
 from verify.compare import FAKE_FEASIBLE, NO_ANSWER, NOT_COMPARABLE
 from verify.errors import MalformedError, ModelUnavailableError, OutputError, RefutedError, UsageError
 from verify.kernel import Domain
-from verify.models import Model, load_model
+from verify.models import Model, Tokens, load_model
+from verify.models.vocabularies import find_vocabulary
 from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, Written, find_engine, solve
 from verify.replay import (
     Question,
@@ -30,6 +32,7 @@ from verify.replay import (
     find_tables,
     markdown,
     question_for,
+    rule_of,
     stored_verdicts,
     summarise,
 )
@@ -285,6 +288,10 @@ def lines_of(path: Path) -> list[str]:
         lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t=", *lines[3:]],
         lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t+.3f", *lines[3:]],
         lambda lines: [*lines[:2], "one" + lines[2], *lines[3:]],
+        lambda lines: ["# []", *lines[1:]],
+        lambda lines: [lines[0].replace('"1-2"', '"1-x"'), *lines[1:]],
+        lambda lines: [*lines[:2], lines[2].replace("/", "/0 "), *lines[3:]],
+        lambda lines: [*lines[:2], re.sub("/[0-9a-f]+", "/0", lines[2]), *lines[3:]],
     ],
 )
 def test_malformed_tables(spoil: Callable[[list[str]], list[str]], square: Model, tmp_path: Path) -> None:
@@ -358,6 +365,15 @@ def test_tables_that_are_not_whole_or_of_something_else_are_refused(square: Mode
     ):
         with pytest.raises(RefutedError):
             check(square, *bad, exact)
+
+
+def test_the_competitors_follow_from_a_rule(square: Model) -> None:
+    question = asked(square)
+    assert rule_of(square, question) == "all"
+    with pytest.raises(RefutedError, match="no rule gives 4"):
+        rule_of(square, replace(question, competitors=4))
+    fewer = Tokens(find_vocabulary(square.weights[0].parent), 4)
+    assert rule_of(replace(square, tokens=fewer), replace(question, competitors=4)) == "tokenizer"
 
 
 def test_stored_certificates_are_proved_before_they_are_believed(square: Model, tmp_path: Path) -> None:

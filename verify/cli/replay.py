@@ -116,11 +116,11 @@ def check_command(tables: tuple[Path, ...], model: str | None, every: int, certi
     The exact margin and the row on top at each stored point, the exact verdicts, the judgements.
     """
     from verify.models import load_model
-    from verify.replay import check, exact_verdicts, stored_verdicts
+    from verify.replay import check, exact_verdicts, rule_of, stored_verdicts
 
     for path, question, rows in _read(tables):
         loaded = load_model(model or question.model)
-        rule = "all" if question.competitors == loaded.readout.vocabulary else "tokenizer"
+        rule = rule_of(loaded, question)
         with phases(unit="answers") as tell:
             said = partial(tell, f"checking {path.name}")
             exact = exact_verdicts(loaded, rule)
@@ -171,13 +171,14 @@ def _fill(page: Path, tables: list[tuple[Question, list[Row]]]) -> None:
 
 
 def _read(paths: tuple[Path, ...]) -> Any:
+    from verify.propose.field import PROGRAMS
     from verify.replay import find_tables
 
     tables = [table for path in paths for table in find_tables(path)]
     if not tables:
         raise UsageError("there are no tables: give the --out folder of a run")
-    for table in tables:
-        yield (table.finished if table.complete else table.unfinished), *table.read()
+    found = [((table.finished if table.complete else table.unfinished), *table.read()) for table in tables]
+    yield from sorted(found, key=lambda x: (x[1].model, x[1].solver, PROGRAMS.index(x[1].program)))
 
 
 def _tell(question: Question, rows: list[Row], as_json: bool) -> None:

@@ -6,7 +6,7 @@ a check makes everything in such a table again that needs no solver.
 """
 
 from verify.replay.check import check
-from verify.replay.grid import exact_verdicts, question_for, run, stored_verdicts
+from verify.replay.grid import exact_verdicts, question_for, rule_of, run, stored_verdicts
 from verify.replay.summary import Counts, markdown, summarise
 from verify.replay.table import Question, Row, Table, find_tables
 
@@ -20,6 +20,7 @@ __all__ = [
     "find_tables",
     "markdown",
     "question_for",
+    "rule_of",
     "run",
     "stored_verdicts",
     "summarise",

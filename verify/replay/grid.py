@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verify.compare import exact_standing, judge_claim
-from verify.errors import UsageError
+from verify.errors import RefutedError, UsageError
 from verify.files import domain_path, read_regular
 from verify.kernel import tensor_ids
 from verify.propose.field import (
@@ -92,6 +92,17 @@ def exact_verdicts(model: Model, competitors: str = "all") -> Exact:
         return known[key]
 
     return exact
+
+
+def rule_of(model: Model, question: Question) -> str:
+    """The rule that gives the question's competitors. RefutedError if none does."""
+    from verify.decide import competitor_count
+
+    if question.competitors == competitor_count(model, "all"):
+        return "all"
+    if model.tokens.size is not None and question.competitors == competitor_count(model, "tokenizer"):
+        return "tokenizer"
+    raise RefutedError(f"no rule gives {question.competitors} competitors in {model.name}")
 
 
 def stored_verdicts(model: Model, folder: Path, otherwise: Exact) -> Exact:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER
 from verify.errors import ModelUnavailableError
-from verify.propose.field import GRIVAS
+from verify.propose.field import GRIVAS, PROGRAMS
 from verify.replay.summary import short, summarise
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _SETTINGS: dict[Any, Any] = {"svg.hashsalt": "verify", "svg.fonttype": "none", "
 def svg(tables: Sequence[tuple[Question, Sequence[Row]]]) -> bytes:
     """The picture. Raises ModelUnavailableError if matplotlib is not there.
 
-    Models are the rows of panels, programs and solvers the columns; at each margin a bar a tolerance. A black
+    Models and solvers are the rows of panels, programs the columns; at each margin a bar a tolerance. A black
     line: the share that the post's whole method, its second step included, gets right.
     """
     try:
@@ -42,16 +42,16 @@ def svg(tables: Sequence[tuple[Question, Sequence[Row]]]) -> bytes:
         from matplotlib.patches import Patch
     except ImportError:
         raise ModelUnavailableError("a picture needs matplotlib: pip install 'unspeakable[plot]'") from None
-    models = list(dict.fromkeys(q.model for q, _ in tables))
-    kinds = list(dict.fromkeys((q.program, q.solver) for q, _ in tables))
+    models = list(dict.fromkeys((q.model, q.solver) for q, _ in tables))
+    kinds = [program for program in PROGRAMS if program in {q.program for q, _ in tables}]
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 2.1 * len(models) + 0.7), layout="constrained")
         panels = figure.subplots(len(models), len(kinds), squeeze=False, sharey=True)
         for panel in panels.flat:
             panel.set_axis_off()
         for question, rows in tables:
-            kind = question.program, question.solver
-            panel = panels[models.index(question.model)][kinds.index(kind)]
+            down = models.index((question.model, question.solver))
+            panel = panels[down][kinds.index(question.program)]
             panel.set_axis_on()
             panel.set_title(f"{question.model}: {question.program}, {question.solver}")
             _bars(panel, summarise(rows), second=question.program != GRIVAS)
@@ -80,4 +80,5 @@ def _bars(panel: Any, counts: list[Counts], second: bool) -> None:
     panel.set_xticks(range(len(margins)), [short(m) for m in margins], rotation=45)
     bars = ", ".join(map(short, tolerances))
     panel.set_xlabel(f"{'margin' if second else 'radius'}; at each, tolerance {bars}")
+    panel.set_xlim(-0.6, max(len(margins), 4) - 0.4)
     panel.set_ylim(0, 1.02)

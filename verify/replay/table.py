@@ -39,7 +39,7 @@ JUDGEMENTS = (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, NOT_COMPARABLE)
 CLAIMS = ("feasible", "infeasible", "no answer")
 VERDICTS = ("speakable", "unspeakable", "undecided")
 _SUFFIX, _FINISHED = ".tsv", ".tsv.gz"
-_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 _COORDINATE = re.compile(r"[+-]|\.([0-9a-f]{16})")
 _MOST_BYTES = 1 << 30
 
@@ -167,7 +167,7 @@ class Table:
             raise MalformedError(f"{path}: {error}") from None
         try:
             return _parse(data[: data.rfind(b"\n") + 1].decode("ascii"))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UsageError) as error:
             raise MalformedError(f"{path}: {str(error)[:200]}") from None
 
     def resume(self, question: Question) -> list[Row]:
@@ -188,7 +188,8 @@ class Table:
 
     def appender(self, question: Question, rows: list[Row]) -> Appender:
         """Adds rows behind those that are there."""
-        return Appender(self.unfinished, question, rows[-1] if rows else None, rows)
+        above = next((row for row in reversed(rows) if row.x is not None), None)
+        return Appender(self.unfinished, question, above)
 
     def finish(self, question: Question, rows: list[Row]) -> None:
         """Write the compressed table, the same bytes for the same rows, and remove the plain one."""
@@ -199,9 +200,9 @@ class Table:
 class Appender:
     """Rows added one by one."""
 
-    def __init__(self, path: Path, question: Question, last: Row | None, rows: list[Row]) -> None:
-        self._path, self._question = path, question
-        self._above = next((r for r in reversed(rows) if r.x is not None), None) if last else None
+    def __init__(self, path: Path, question: Question, above: Row | None) -> None:
+        """`above`: the last row that has an x, or None."""
+        self._path, self._question, self._above = path, question, above
         self._synced = 0.0
         try:
             self._file = path.open("ab")
@@ -291,6 +292,7 @@ def _parse(text: str) -> tuple[Question, list[Row]]:
         raise ValueError(f"it is no table of {FORMAT}")
     data["tolerances"], data["margins"] = tuple(data["tolerances"]), tuple(data["margins"])
     question = Question(**data)
+    token_ids(question.tokens)
     rows: list[Row] = []
     above: Row | None = None
     for line in lines:
