@@ -71,12 +71,23 @@ def exact_margin(
     `direction` is h in `free`, and x with z = Px in `direction`. Floats are dyadic: nothing is rounded.
     Raises RefutedError if there are no competitors, UsageError if token or count is out of range.
     """
+    return exact_standing(readout, domain, token, count, direction)[0]
+
+
+def exact_standing(
+    readout: Readout, domain: Domain, token: int, count: int, direction: Iterable[float]
+) -> tuple[Fraction, int]:
+    """`exact_margin`, and the row on top at `direction` among the competitors and the token.
+
+    The lowest id of a tie, as greedy decoding usually takes it.
+    """
     system = System(readout, domain, token, count)
     values = [Fraction(x) for x in direction]
     k = max(x.denominator.bit_length() - 1 for x in values)
-    found, _ = state_margin(system, State(tuple(int(x * (1 << k)) for x in values), k))
+    found, nearest = state_margin(system, State(tuple(int(x * (1 << k)) for x in values), k))
+    top = token if found > 0 else min(nearest) if found < 0 else min(token, *nearest)
     # On the cone a projected state is d times Px, and margins scale with it.
-    return found / readout.d if system.projects else found
+    return (found / readout.d if system.projects else found), top
 
 
 def judge(answer: FieldAnswer, proved_speakable: bool | None, margin: Fraction | None = None) -> str:
@@ -85,14 +96,21 @@ def judge(answer: FieldAnswer, proved_speakable: bool | None, margin: Fraction |
     `margin` is the exact margin of the answer's own direction: a feasible claim is as good as that
     evidence, whatever the verdict. Raises VerifyError if an exact margin contradicts an exact verdict.
     """
-    if answer.claim == "no answer":
+    return judge_claim(answer.program, answer.claim, proved_speakable, margin)
+
+
+def judge_claim(
+    program: str, claim: str, proved_speakable: bool | None, margin: Fraction | None = None
+) -> str:
+    """`judge`, of a claim by its word."""
+    if claim == "no answer":
         return NO_ANSWER
-    if answer.claim == "feasible":
+    if claim == "feasible":
         if margin is None or margin <= 0:
             return FAKE_FEASIBLE
         if proved_speakable is False:
             raise VerifyError(
-                f"internal error: the token is proved unspeakable, yet {answer.program!r} found a direction "
+                f"internal error: the token is proved unspeakable, yet {program!r} found a direction "
                 "with an exact margin above 0; please report it"
             )
         return AGREES

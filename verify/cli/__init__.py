@@ -21,6 +21,7 @@ _COMMANDS = (
     "scan",
     "audit",
     "claims",
+    "replay",
     "summary",
     "extract",
     "show",
@@ -71,6 +72,7 @@ def command() -> None:
     verify index DIR                                write an index page and SHA256SUMS
     verify pack MODEL -o FILE.safetensors           the readout alone, in one file
     verify models                                   what is bundled, cached and packed
+    verify replay post --tokens 30208               the field's float programs beside the exact verdicts
     """
 
 

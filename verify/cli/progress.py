@@ -33,7 +33,7 @@ def progress(what: str, total: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def phases(quiet: bool = False) -> Iterator[Any]:
+def phases(quiet: bool = False, unit: str = "tokens") -> Iterator[Any]:
     """A bar a phase, with rate and time left; where nobody looks at a terminal, a line as each phase ends.
 
     Yields tell(phase, done, total).
@@ -42,7 +42,7 @@ def phases(quiet: bool = False) -> Iterator[Any]:
 
         def line(what: str, done: int, total: int) -> None:
             if done == total and not quiet:
-                click.echo(f"{what}: {total} tokens", err=True)
+                click.echo(f"{what}: {total} {unit}", err=True)
 
         yield line
         return
@@ -60,7 +60,7 @@ def phases(quiet: bool = False) -> Iterator[Any]:
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(f"{task.speed or 0.0:.1f} tokens/s")
+            return Text(f"{task.speed or 0.0:.1f} {unit}/s")
 
     columns = (
         TextColumn("{task.description}"),

@@ -16,7 +16,7 @@ exact verdict. Three programs for a token t with rows w_j:
                         Gurobi with a feasibility tolerance of 1e-9, after a cheaper search that is left out
                         here, and calls a token unargmaxable at any status but OPTIMAL, a time limit or an
                         exception included; here those two are "no answer". HiGHS is given the tolerance of
-                        1e-9, other solvers keep their own.
+                        1e-9, other solvers keep their own, unless another is asked for.
 """
 
 from __future__ import annotations
@@ -52,8 +52,12 @@ PROGRAMS = tuple(DOMAIN_OF)
 MARGIN = 1e-7
 
 _POST_BOX, _GRIVAS_BOX = 1.0, 100.0
-_LEAST_RADIUS, _GRIVAS_TOLERANCE = 1e-8, 1e-9
+LEAST_RADIUS, _GRIVAS_TOLERANCE = 1e-8, 1e-9
 _BLOCK = 1024
+# Programs from here on are taken to pieces at once: they hold a gigabyte and more.
+_LARGE = 10_000_000
+# HiGHS does not take a smaller one, and says nothing when it is asked to.
+_LEAST_TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +68,9 @@ class FieldAnswer:
     solver; build_seconds: writing the program. status: in the solver's words, as PuLP reports them.
     claim: `feasible`, `infeasible` or `no answer` (a time limit, an error, no usable status).
     direction: the solver's x, shape (d,), when feasible. argmax: the row on top at x among the
-    competitors and the token, in float64, lowest id first: the post's second step. objective: the
-    token's logit at x above the vocabulary's mean (post), or the radius r (grivas).
+    competitors and the token, in float64, lowest id first; argmax_float32: the same with rows and x
+    rounded to float32, which is the post's second step. objective: the token's logit at x above the
+    vocabulary's mean (post), or the radius r (grivas).
     """
 
     program: str
@@ -78,6 +83,7 @@ class FieldAnswer:
     direction: Array | None = None
     argmax: int | None = None
     objective: float | None = None
+    argmax_float32: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,25 +95,34 @@ class _Posed:
     offsets: Array
     token: int
     ids: NDArray[np.intp]
-    margin: float
 
     def constraints(self) -> Iterator[tuple[list[float], float]]:
-        """Coefficients (of x, then of r for `grivas`) and right-hand side of each constraint."""
+        """Coefficients (of x, then of r for `grivas`) and right-hand side of each constraint.
+
+        The post's programs get theirs, the margin, when they are asked.
+        """
         for start in range(0, len(self.ids), _BLOCK):
             ids = self.ids[start : start + _BLOCK]
             D = self.rows[ids] - self.rows[self.token]
-            right = np.full(len(ids), -self.margin)
+            right = np.zeros(len(ids))
             if self.program == GRIVAS:
                 D = np.column_stack([D, np.linalg.norm(D, axis=1)])
                 right = self.offsets[self.token] - self.offsets[ids]
             for coefficients, bound in zip(D, right.tolist(), strict=True):
                 yield coefficients.tolist(), bound
 
-    def argmax(self, x: Array, count: int) -> int:
-        """The row with the largest logit at x, in float64; the lowest id of a tie."""
-        logits = self.rows @ x + self.offsets
+    def argmax(self, x: Array, count: int, dtype: type = np.float64) -> int:
+        """The row with the largest logit at x, in floats; the lowest id of a tie."""
+        logits: NDArray[Any] = self.rows.astype(dtype, copy=False) @ x.astype(dtype) + self.offsets.astype(
+            dtype
+        )
         logits[[j for j in range(count, len(logits)) if j != self.token]] = -np.inf
         return int(np.argmax(logits))
+
+
+def box_of(program: str) -> float:
+    """The bound on |x_i| in a program."""
+    return _GRIVAS_BOX if program == GRIVAS else _POST_BOX
 
 
 def solve(
@@ -118,44 +133,96 @@ def solve(
     solver: str | None = None,
     time_limit: float | None = None,
     margin: float = MARGIN,
+    tolerance: float | None = None,
 ) -> FieldAnswer:
     """Pose `program` (one of PROGRAMS) for `token` against rows 0..count-1 and ask the solver.
 
     solver: a name that PuLP knows; HiGHS if None. time_limit: seconds, for the solver alone.
-    margin: in logits, of the post's programs. About 100 bytes of memory for each coefficient.
-    Raises UsageError on an unknown program, an unavailable solver (naming those that are), a token or
-    count out of range, and a token without competitors.
+    margin: in logits, of the post's programs. tolerance: how far the solver may violate a constraint;
+    as the program was posed if None. About 100 bytes of memory for each coefficient.
+    Raises UsageError on an unknown program, an unavailable solver (naming those that are), a tolerance
+    that the solver is not known to take, a token or count out of range, and a token without competitors.
     """
+    _require(program, readout, token, count)
+    engine = find_engine(program, solver, time_limit, tolerance)
+    return Written(program, readout, token, count).ask(engine, margin)
+
+
+class Written:
+    """One token's program in PuLP, written once and asked at any number of margins.
+
+    view: what `field_rows` gives, for callers that ask about many tokens; made anew, and dropped while
+    the solver runs, if None. Raises UsageError as `solve` does.
+    """
+
+    def __init__(
+        self, program: str, readout: Readout, token: int, count: int, view: FloatReadout | None = None
+    ) -> None:
+        _require(program, readout, token, count)
+        start = time.perf_counter()
+        self._subject, self._view = (program, readout, token, count), view
+        posed = self._posed()
+        self._built, self._variables, self._constraints = _write(posed)
+        self.rows = len(posed.ids)
+        self._large = self.rows * readout.d >= _LARGE
+        self._build_seconds = time.perf_counter() - start
+
+    def _posed(self) -> _Posed:
+        program, readout, token, count = self._subject
+        return _pose(program, self._view or field_rows(program, readout), token, count)
+
+    def ask(self, engine: Any, margin: float = MARGIN) -> FieldAnswer:
+        """What a solver (from `find_engine`) says at this margin; `grivas` has none.
+
+        The time of writing the program is told with the first answer alone.
+        """
+        program, readout, _, count = self._subject
+        start = time.perf_counter()
+        if program != GRIVAS:
+            for constraint in self._constraints:
+                constraint.changeRHS(-margin)
+        for variable in self._variables:
+            variable.varValue = None  # or a solver that fails would leave the last one's answer
+        build_seconds = time.perf_counter() - start + self._build_seconds
+        self._build_seconds = 0.0
+        start = time.perf_counter()
+        status, claim = _ask(self._built, engine)
+        seconds = time.perf_counter() - start
+        values = np.array([v.varValue for v in self._variables], dtype=np.float64)  # None becomes nan
+        objective = float(self._built.objective.value()) if np.isfinite(values).all() else None
+        self._built.solverModel = None
+        if self._large:
+            gc.collect()
+        answer = (program, self.rows, engine.name, seconds, build_seconds)
+        if claim != "feasible":
+            return FieldAnswer(*answer, status, claim)
+        if objective is None:
+            return FieldAnswer(*answer, status + ", without values", "no answer")
+        if program == GRIVAS and objective <= 0:
+            return FieldAnswer(*answer, status + ", radius not above 0", "infeasible", objective=objective)
+        x = values[: readout.d]
+        posed = self._posed()
+        in_float32 = posed.argmax(x, count, np.float32)
+        return FieldAnswer(*answer, status, claim, x, posed.argmax(x, count), objective, in_float32)
+
+
+def field_rows(program: str, readout: Readout) -> FloatReadout:
+    """The rows as a program sees them, in floats. Raises UsageError on an unknown program."""
+    if program not in DOMAIN_OF:
+        raise UsageError(f"unknown program {program!r}: use one of {', '.join(PROGRAMS)}")
+    view = FloatReadout(readout, DOMAIN_OF[program])
+    if program != GRIVAS:
+        view.rows -= view.centre
+    return view
+
+
+def _require(program: str, readout: Readout, token: int, count: int) -> None:
     if program not in DOMAIN_OF:
         raise UsageError(f"unknown program {program!r}: use one of {', '.join(PROGRAMS)}")
     if not (0 <= token < readout.vocabulary and 1 <= count <= readout.vocabulary):
         raise UsageError(f"token {token} or competitors 0..{count - 1} are out of {readout.vocabulary} rows")
     if count == 1 and token == 0:
         raise UsageError("the token has no competitors: there is no program to pose")
-    engine = _engine(solver, time_limit, program)
-    start = time.perf_counter()
-    posed = _pose(program, readout, token, count, margin)
-    built, variables = _write(posed)
-    rows = len(posed.ids)
-    del posed  # its matrix would lie idle at the solver's peak
-    build_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    status, claim = _ask(built, engine)
-    seconds = time.perf_counter() - start
-    values = np.array([v.varValue for v in variables], dtype=np.float64)  # None becomes nan
-    objective = float(built.objective.value()) if np.isfinite(values).all() else None
-    del built, variables
-    gc.collect()
-    answer = (program, rows, engine.name, seconds, build_seconds)
-    if claim != "feasible":
-        return FieldAnswer(*answer, status, claim)
-    if objective is None:
-        return FieldAnswer(*answer, status + ", without values", "no answer")
-    if program == GRIVAS and objective <= 0:
-        return FieldAnswer(*answer, status + ", radius not above 0", "infeasible", objective=objective)
-    x = values[: readout.d]
-    argmax = _pose(program, readout, token, count, margin).argmax(x, count)
-    return FieldAnswer(*answer, status, claim, x, argmax, objective)
 
 
 def _pulp() -> Any:
@@ -165,48 +232,75 @@ def _pulp() -> Any:
     return pulp
 
 
-def _pose(program: str, readout: Readout, token: int, count: int, margin: float) -> _Posed:
-    view = FloatReadout(readout, DOMAIN_OF[program])
-    if program != GRIVAS:
-        view.rows -= view.centre
+def _pose(program: str, view: FloatReadout, token: int, count: int) -> _Posed:
     ids = np.arange(count)
     if program != OWN_ROW:
         ids = ids[ids != token]
-    return _Posed(program, view.rows, view.offsets, token, ids, margin)
+    return _Posed(program, view.rows, view.offsets, token, ids)
 
 
-def _write(posed: _Posed) -> tuple[Any, list[Any]]:
-    """The PuLP program and its variables, x first.
+def _write(posed: _Posed) -> tuple[Any, list[Any], list[Any]]:
+    """The PuLP program, its variables, x first, and its constraints.
 
     An expression made from pairs is the cheapest PuLP offers: 20 million coefficients in 8 s and 1.6 GB.
     """
     pulp = _pulp()
     built = pulp.LpProblem(posed.program.replace("-", "_"), pulp.LpMaximize)
-    bound = _GRIVAS_BOX if posed.program == GRIVAS else _POST_BOX
+    bound = box_of(posed.program)
     d = posed.rows.shape[1]
     # Padded with zeros, because PuLP orders the columns by name.
     variables = [built.add_variable(f"x{i:06d}", -bound, bound) for i in range(d)]
     if posed.program == GRIVAS:
-        variables.append(built.add_variable("z_radius", _LEAST_RADIUS, None))
+        variables.append(built.add_variable("z_radius", LEAST_RADIUS, None))
         objective = [(variables[-1], 1.0)]
     else:
         objective = list(zip(variables, posed.rows[posed.token].tolist(), strict=True))
     built += pulp.LpAffineExpression(objective)
+    constraints = []
     for coefficients, right in posed.constraints():
-        built += pulp.LpAffineExpression(zip(variables, coefficients, strict=True)) <= right
-    return built, variables
+        constraint = pulp.LpAffineExpression(zip(variables, coefficients, strict=True)) <= right
+        constraints.append(constraint)
+        built += constraint
+    return built, variables, constraints
 
 
-def _engine(solver: str | None, time_limit: float | None, program: str) -> Any:
-    """A quiet PuLP solver with the time limit in seconds."""
+def find_engine(
+    program: str,
+    solver: str | None = None,
+    time_limit: float | None = None,
+    tolerance: float | None = None,
+) -> Any:
+    """A quiet PuLP solver with the time limit in seconds and the tolerance on constraints.
+
+    Raises UsageError if the solver is not available, or not known here to take the tolerance.
+    """
     pulp = _pulp()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         name = find_solver(solver).name
-        options: dict[str, float] = {}
-        if name == "HiGHS" and program == GRIVAS:
-            options["primal_feasibility_tolerance"] = _GRIVAS_TOLERANCE
+        options: dict[str, Any] = {}
+        if name == "HiGHS" and tolerance is None and program == GRIVAS:
+            tolerance = _GRIVAS_TOLERANCE
+        if tolerance is not None:
+            if not _LEAST_TOLERANCE <= tolerance <= 1:
+                raise UsageError(f"a tolerance of {tolerance:g} is out of range: {_LEAST_TOLERANCE:g} to 1")
+            if name == "HiGHS":
+                options["primal_feasibility_tolerance"] = tolerance
+            elif name in ("PULP_CBC_CMD", "COIN_CMD"):
+                options["options"] = [f"primalTolerance {tolerance!r}"]
+            else:
+                raise UsageError(f"how {name} takes a tolerance is not known here; leave it out")
         return pulp.getSolver(name, msg=False, timeLimit=time_limit, **options)
+
+
+def solver_version(name: str) -> str:
+    """The version of PuLP, and of the solver where it can be asked."""
+    found = f"PuLP {_pulp().__version__}"
+    if name == "HiGHS":
+        import highspy
+
+        found += f", HiGHS {highspy.Highs().version()}"
+    return found
 
 
 def _ask(built: Any, engine: Any) -> tuple[str, str]:

@@ -1,0 +1,507 @@
+"""Tables of the float programs' answers: made, resumed, shown; and refused where they are not so."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pulp
+import pytest
+from command import run as verify
+from command import square_checkpoint
+
+from verify.compare import FAKE_FEASIBLE, NO_ANSWER, NOT_COMPARABLE
+from verify.errors import MalformedError, ModelUnavailableError, OutputError, RefutedError, UsageError
+from verify.kernel import Domain
+from verify.models import Model, Tokens, load_model
+from verify.models.vocabularies import find_vocabulary
+from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, Written, find_engine, solve
+from verify.replay import (
+    Question,
+    Row,
+    Table,
+    check,
+    exact_verdicts,
+    find_tables,
+    markdown,
+    question_for,
+    rule_of,
+    stored_verdicts,
+    summarise,
+)
+from verify.replay import run as replay
+from verify.replay.table import token_ids
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "docs" / "replay"
+MARGINS, TOLERANCES = (1e-9, 1.00e-7, 1.01e-7, 1e-3), (1e-7, 1e-9)
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(str(square_checkpoint(tmp_path_factory.mktemp("models") / "square")))
+
+
+def asked(model: Model, program: str = OWN_ROW, tokens: str = "all", **other: Any) -> Question:
+    options: dict[str, Any] = {"margins": MARGINS, "tolerances": TOLERANCES, **other}
+    return question_for(model, program, tokens, **options)
+
+
+def made(model: Model, folder: Path, program: str = OWN_ROW, **other: Any) -> tuple[Question, list[Row]]:
+    question = asked(model, program, **other)
+    return question, replay(model, question, Table.below(folder, question), exact_verdicts(model))
+
+
+# The grid.
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_asked_again_answers_as_a_new_one(program: str, square: Model) -> None:
+    count = square.readout.vocabulary
+    for token in range(count):
+        written = Written(program, square.readout, token, count)
+        for margin in (1e-9, 1e-3, 1.01e-7):
+            again = written.ask(find_engine(program), margin)
+            new = solve(program, square.readout, token, count, margin=margin)
+            assert (again.status, again.claim, again.argmax) == (new.status, new.claim, new.argmax)
+            assert again.argmax_float32 == new.argmax_float32
+            assert again.objective == new.objective
+            assert (again.direction is None) == (new.direction is None)
+            if again.direction is not None and new.direction is not None:
+                assert again.direction.tobytes() == new.direction.tobytes()
+
+
+def test_the_last_answer_does_not_stand_in_for_a_failed_one(
+    square: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Written(WITHOUT_OWN_ROW, square.readout, 1, 6)
+    assert written.ask(find_engine(WITHOUT_OWN_ROW)).claim == "feasible"
+
+    def pretend(_: object, program: Any) -> None:
+        program.assignStatus(pulp.LpStatusOptimal, pulp.LpSolutionOptimal)
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", pretend)
+    assert written.ask(find_engine(WITHOUT_OWN_ROW)).claim == "no answer"
+
+
+def test_the_own_row_is_feasible_up_to_the_tolerance_alone(square: Model, tmp_path: Path) -> None:
+    _, rows = made(square, tmp_path, tokens="4")
+    assert {(r.tolerance, r.margin) for r in rows if r.claim == "feasible"} == {
+        (1e-7, 1e-9),
+        (1e-7, 1e-7),
+        (1e-9, 1e-9),
+    }
+    assert {r.judgement for r in rows if r.claim != "feasible"} == {"FAKE INFEASIBLE"}
+    assert all(r.verdict == "speakable" for r in rows)
+
+
+def test_highs_is_given_the_tolerance(square: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    before = pulp.HiGHS.callSolver
+
+    def look(self: Any, lp: Any) -> None:
+        before(self, lp)
+        seen.append(lp.solverModel.getOptionValue("primal_feasibility_tolerance")[1])
+
+    monkeypatch.setattr(pulp.HiGHS, "callSolver", look)
+    for program, tolerance in [(OWN_ROW, None), (OWN_ROW, 1e-10), (GRIVAS, None), (GRIVAS, 1e-7)]:
+        solve(program, square.readout, 1, 6, "HiGHS", tolerance=tolerance)
+    assert seen == [1e-7, 1e-10, 1e-9, 1e-7]
+
+
+@pytest.mark.skipif("PULP_CBC_CMD" not in pulp.listSolvers(onlyAvailable=True), reason="no CBC in this PuLP")
+def test_cbc_takes_a_tolerance_too(square: Model) -> None:
+    claims = [
+        solve(OWN_ROW, square.readout, 4, 6, "PULP_CBC_CMD", margin=1e-6, tolerance=t).claim
+        for t in (1e-9, 1e-3)
+    ]
+    assert claims == ["infeasible", "feasible"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"program": "simplex"}, "unknown program"),
+        ({"tokens": "6"}, "ids 0 to 5"),
+        ({"tokens": "3-1"}, "names no token"),
+        ({"tokens": "1,1"}, "twice"),
+        ({"tokens": "one"}, "ids and ranges"),
+        ({"margins": ()}, "at least one margin"),
+        ({"margins": (0.0,)}, "between 0 and 1"),
+        ({"margins": (float("nan"),)}, "between 0 and 1"),
+        ({"margins": (1e-7, 1e-7)}, "twice"),
+        ({"tolerances": (1e-11,)}, "out of range"),
+        ({"solver": "NO_SUCH"}, "NO_SUCH"),
+    ],
+)
+def test_questions_without_sense(options: dict[str, Any], words: str, square: Model) -> None:
+    with pytest.raises(UsageError, match=words):
+        asked(square, **options)
+
+
+def test_a_solver_of_unknown_options_takes_no_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        name = "GLPK_CMD"
+
+    monkeypatch.setattr("verify.propose.field.find_solver", lambda _: Other)
+    with pytest.raises(UsageError, match="GLPK_CMD takes a tolerance"):
+        find_engine(OWN_ROW, "GLPK_CMD", None, 1e-9)
+
+
+def test_a_time_limit_is_no_answer(square: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(_: object, program: Any) -> None:
+        for variable in program.variables():
+            variable.varValue = 1.0
+        program.assignStatus(pulp.LpStatusOptimal, pulp.LpSolutionIntegerFeasible)
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", pretend)
+    question, rows = made(square, tmp_path, time_limit=1.0)
+    assert {row.judgement for row in rows} == {NO_ANSWER}
+    assert all(c.shown[NO_ANSWER] == c.steps[NO_ANSWER] == 6 for c in summarise(rows))
+    assert check(square, question, rows, exact_verdicts(square)) == len(rows)
+
+
+def test_an_undecided_verdict_is_no_agreement(square: Model, tmp_path: Path) -> None:
+    question = asked(square, WITHOUT_OWN_ROW)
+    rows = replay(square, question, Table.below(tmp_path, question), lambda *_: None)
+    infeasible = [row for row in rows if row.claim == "infeasible"]
+    assert infeasible
+    assert {row.judgement for row in infeasible} == {NOT_COMPARABLE}
+    assert sum(c.shown[NO_ANSWER] for c in summarise(rows)) == len(infeasible)
+    assert sum(c.steps["right"] for c in summarise(rows)) == 0
+
+
+# On disk.
+
+
+def test_a_table_reads_as_it_was_written(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path, WITHOUT_OWN_ROW)
+    odd = (float.fromhex("0x1.0000000000001p-1074"), -0.0)
+    rows[2] = replace(rows[2], claim="feasible", x=odd, exact_margin=Fraction(-1, 3), status="caf\u00e9\tx")
+    rows[3] = replace(rows[3], claim="feasible", x=(odd[0], 0.0), tolerance=None)
+    table = Table(tmp_path / "odd.tsv")
+    table.finish(question, rows)
+    found, read = Table(tmp_path / "odd.tsv.gz").read()
+    assert found == question
+    assert read[2].status == "caf??x"
+    assert read[:2] + read[3:] == rows[:2] + rows[3:]
+    assert [v.hex() for r in read for v in r.x or ()] == [v.hex() for r in rows for v in r.x or ()]
+    once = table.finished.read_bytes()
+    table.finish(found, read)
+    assert table.finished.read_bytes() == once
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("torn", [b"", b"1\t1e-07\t1e-0", b"\xff"])
+def test_an_interrupted_run_goes_on(torn: bytes, square: Model, tmp_path: Path) -> None:
+    question, whole = made(square, tmp_path / "whole", WITHOUT_OWN_ROW)
+    table = Table.below(tmp_path / "parts", question)
+
+    def stop(done: int, _: int) -> None:
+        if done == 11:
+            raise StopError
+
+    with pytest.raises(StopError):
+        replay(square, question, table, exact_verdicts(square), stop)
+    assert not table.complete
+    with table.unfinished.open("ab") as file:
+        file.write(torn)
+    told: list[int] = []
+    rows = replay(square, question, table, exact_verdicts(square), lambda done, _: told.append(done))
+    assert told[0] == 11
+    assert table.complete
+    assert not table.unfinished.exists()
+    assert [replace(r, seconds=0) for r in rows] == [replace(r, seconds=0) for r in whole]
+    assert table.read() == (question, rows)
+
+
+def test_a_finished_run_asks_no_solver(
+    square: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question, rows = made(square, tmp_path)
+    monkeypatch.setattr("verify.replay.grid.Written", None)
+    assert replay(square, question, Table.below(tmp_path, question), exact_verdicts(square)) == rows
+
+
+@pytest.mark.parametrize(
+    "other", [{"margins": (1e-8,)}, {"tolerances": (None,)}, {"tokens": "0-4"}, {"time_limit": 5.0}]
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_question_is_refused(
+    other: dict[str, Any], finished: bool, square: Model, tmp_path: Path
+) -> None:
+    question, rows = made(square, tmp_path)
+    table = Table.below(tmp_path, question)
+    if not finished:
+        table.unfinished.write_bytes(gzip.decompress(table.finished.read_bytes()))
+        table.finished.unlink()
+    with pytest.raises(UsageError, match="another question"):
+        made(square, tmp_path, **other)
+    assert table.read() == (question, rows)
+
+
+def test_rows_out_of_order_are_not_continued(square: Model, tmp_path: Path) -> None:
+    question, _ = made(square, tmp_path)
+    table = Table.below(tmp_path, question)
+    head, names, first, _, *rest = gzip.decompress(table.finished.read_bytes()).split(b"\n")
+    table.finished.unlink()
+    table.unfinished.write_bytes(b"\n".join([head, names, first, *rest]))
+    with pytest.raises(UsageError, match="order"):
+        made(square, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(square: Model, tmp_path: Path) -> None:
+    question = asked(square)
+    table = Table.below(tmp_path, question)
+    table.unfinished.mkdir(parents=True)
+    with pytest.raises(OutputError):
+        table.appender(question, [])
+    with pytest.raises(ModelUnavailableError, match="no such table"):
+        table.read()
+
+
+def lines_of(path: Path) -> list[str]:
+    return gzip.decompress(path.read_bytes()).decode().split("\n")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: [],
+        lambda lines: ["# not json", *lines[1:]],
+        lambda lines: [lines[0].replace("verify-replay-1", "verify-replay-2"), *lines[1:]],
+        lambda lines: [lines[0].replace('"solver"', '"solvent"'), *lines[1:]],
+        lambda lines: [lines[0], "token", *lines[2:]],
+        lambda lines: [*lines[:2], lines[2] + "\t", *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].replace("agrees", "is right"), *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].replace("feasible", "perhaps"), *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t=", *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t+.3f", *lines[3:]],
+        lambda lines: [*lines[:2], "one" + lines[2], *lines[3:]],
+        lambda lines: ["# []", *lines[1:]],
+        lambda lines: [lines[0].replace('"1-2"', '"1-x"'), *lines[1:]],
+        lambda lines: [*lines[:2], lines[2].replace("/", "/0 "), *lines[3:]],
+        lambda lines: [*lines[:2], re.sub("/[0-9a-f]+", "/0", lines[2]), *lines[3:]],
+    ],
+)
+def test_malformed_tables(spoil: Callable[[list[str]], list[str]], square: Model, tmp_path: Path) -> None:
+    question, _ = made(square, tmp_path, WITHOUT_OWN_ROW, tokens="1-2")
+    table = Table.below(tmp_path, question)
+    table.finished.write_bytes(gzip.compress("\n".join(spoil(lines_of(table.finished))).encode()))
+    with pytest.raises(MalformedError):
+        table.read()
+
+
+def test_a_broken_gzip_is_malformed(square: Model, tmp_path: Path) -> None:
+    question, _ = made(square, tmp_path, tokens="1")
+    table = Table.below(tmp_path, question)
+    for data in (b"no gzip", table.finished.read_bytes()[:-9]):
+        table.finished.write_bytes(data)
+        with pytest.raises(MalformedError):
+            table.read()
+
+
+# Checked without a solver.
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_table_is_made_again_without_a_solver(
+    program: str, square: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question, rows = made(square, tmp_path, program)
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", None)
+    assert check(square, question, rows, exact_verdicts(square)) == len(rows)
+    assert check(square, question, rows, exact_verdicts(square), every=3) < len(rows)
+
+
+FORGERIES: dict[str, Callable[[Row], Row]] = {
+    "verdict": lambda r: replace(r, verdict="unspeakable"),
+    "undecided": lambda r: replace(r, verdict="undecided"),
+    "judgement": lambda r: replace(r, judgement=FAKE_FEASIBLE),
+    "margin": lambda r: replace(r, exact_margin=(r.exact_margin or Fraction(0)) * 2),
+    "no_margin": lambda r: replace(r, exact_margin=None),
+    "argmax": lambda r: replace(r, exact_argmax=3),
+    "x": lambda r: replace(r, x=((r.x or ())[0] * 0.5, *(r.x or ())[1:])),
+    "short_x": lambda r: replace(r, x=(r.x or ())[:-1]),
+    "no_x": lambda r: replace(r, x=None, exact_margin=None, exact_argmax=None),
+    "claim": lambda r: replace(r, claim="infeasible"),
+    "no_answer": lambda r: replace(r, claim="no answer", judgement=NO_ANSWER),
+    "other_token": lambda r: replace(r, token=5),
+    "other_margin": lambda r: replace(r, margin=1e-5),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forged_rows_are_refused(name: str, square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path, WITHOUT_OWN_ROW, tokens="4")
+    assert rows[1].judgement == "agrees"
+    rows[1] = FORGERIES[name](rows[1])
+    with pytest.raises(RefutedError):
+        check(square, question, rows, exact_verdicts(square))
+
+
+def test_tables_that_are_not_whole_or_of_something_else_are_refused(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path)
+    exact = exact_verdicts(square)
+    other = {**question.tensors, "unembedding": "0" * 64}
+    for bad in (
+        (question, rows[:-1]),
+        (question, [*rows, rows[-1]]),
+        (question, rows[::-1]),
+        (replace(question, tensors=other), rows),
+        (replace(question, domain="free"), rows),
+        (replace(question, program="simplex"), rows),
+        (replace(question, competitors=7), rows),
+    ):
+        with pytest.raises(RefutedError):
+            check(square, *bad, exact)
+
+
+def test_the_competitors_follow_from_a_rule(square: Model) -> None:
+    question = asked(square)
+    assert rule_of(square, question) == "all"
+    with pytest.raises(RefutedError, match="no rule gives 4"):
+        rule_of(square, replace(question, competitors=4))
+    fewer = Tokens(find_vocabulary(square.weights[0].parent), 4)
+    assert rule_of(replace(square, tokens=fewer), replace(question, competitors=4)) == "tokenizer"
+
+
+def test_stored_certificates_are_proved_before_they_are_believed(square: Model, tmp_path: Path) -> None:
+    def never(token: int, _: Domain) -> bool | None:
+        raise AssertionError(token)
+
+    done = verify(
+        "token", "4", "2", "--model", square.weights[0].parent, "--domain", "direction", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "verify-certificates"
+    question, rows = made(square, tmp_path, tokens="2,4")
+    assert check(square, question, rows, stored_verdicts(square, folder, never)) == len(rows)
+    with pytest.raises(AssertionError, match="3"):
+        stored_verdicts(square, folder, never)(3, question.states)
+    path = folder / square.name / "direction" / "2.json"
+    path.write_bytes((path.parent / "4.json").read_bytes())  # of another token
+    with pytest.raises(AssertionError, match="2"):
+        check(square, question, rows, stored_verdicts(square, folder, never))
+    path.write_text(path.read_text().replace('"token": 4', '"token": 2'))
+    with pytest.raises((RefutedError, MalformedError)):
+        check(square, question, rows, stored_verdicts(square, folder, never))
+
+
+# What people see.
+
+
+def test_the_post_s_second_step(square: Model, tmp_path: Path) -> None:
+    _, rows = made(square, tmp_path, WITHOUT_OWN_ROW, margins=(1e-3,), tolerances=(None,), tokens="2,4")
+    inside, corner = rows
+    assert (inside.verdict, corner.verdict) == ("unspeakable", "speakable")
+    (counts,) = summarise(
+        [
+            inside,
+            corner,
+            replace(corner, argmax_float32=1),
+            replace(inside, claim="feasible", argmax_float32=2),
+            replace(corner, claim="infeasible"),
+        ]
+    )
+    assert counts.steps == {"right": 2, "wrongly unspeakable": 2, "wrongly speakable": 1}
+    assert counts.floats == 2
+
+
+def test_the_picture_is_the_same_twice(square: Model, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from verify.replay.plot import svg
+
+    tables = [made(square, tmp_path, program) for program in PROGRAMS]
+    picture = svg(tables)
+    assert picture == svg(tables)
+    for words in (b"square: post,", b"FAKE INFEASIBLE", b"1.01e-7", b"no answer"):
+        assert words in picture
+    assert b"<dc:date>" not in picture
+
+
+def test_the_commands(square: Model, tmp_path: Path) -> None:
+    folder = square.weights[0].parent
+    options = ("--model", folder, "--tokens", "0-3", "--margins", "1e-7,1.01e-7", "--out", tmp_path / "out")
+    first = verify("replay", "post", *options)
+    assert first.returncode == 0, first.stderr
+    assert "| 1.01e-7 | 2 / 0 / 2 / 0 | 2 / 0 / 2 / 0 |" in first.stdout
+    again = verify("replay", "post", *options, "--json")
+    assert [json.loads(line)["tokens"] for line in again.stdout.splitlines()] == [4, 4]
+    other = verify("replay", "post", *options, "--tolerances", "1e-9")
+    assert (other.returncode, "another question" in other.stderr) == (2, True)
+    done = verify("replay", "check", tmp_path / "out", "--model", folder)
+    assert (done.returncode, "8 of 8 answers made again" in done.stdout) == (0, True)
+    pytest.importorskip("matplotlib")
+    shown = verify("replay", "show", tmp_path / "out", "--plot", tmp_path / "out.svg")
+    assert shown.returncode == 0
+    assert (tmp_path / "out.svg").read_bytes().startswith(b"<?xml")
+    (table,) = find_tables(tmp_path / "out")
+    lines = lines_of(table.finished)
+    table.finished.write_bytes(gzip.compress("\n".join(lines).replace("\tspeakable", "\tundecided").encode()))
+    assert verify("replay", "check", tmp_path / "out", "--model", folder).returncode == 1
+    table.finished.write_bytes(b"")
+    assert verify("replay", "show", tmp_path / "out").returncode == 4
+    (tmp_path / "empty").mkdir()
+    for bad in (("show", tmp_path / "empty"), ("post", *options, "--margins", "a")):
+        assert verify("replay", *bad).returncode == 2
+
+
+def test_tables_are_put_into_a_page(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path / "out", WITHOUT_OWN_ROW, tokens="1-4")
+    other, _ = made(square, tmp_path / "out", tokens="1-4")
+    table = Table.below(tmp_path / "out", other)
+    table.unfinished.write_bytes(gzip.decompress(table.finished.read_bytes()))
+    table.finished.unlink()
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
+    assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 0
+    filled = f"before\n<!-- tables -->\n\n{markdown(question, rows)}\n<!-- end of tables -->\nafter\n"
+    assert page.read_text() == filled
+    assert "| 2 | unspeakable | 1e-3 | 1e-7 | infeasible |  |  |  | agrees |" in filled
+    assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 0
+    assert page.read_text() == filled
+    page.write_text("no marks")
+    assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 2
+
+
+def test_ids() -> None:
+    assert token_ids("3, 5-7,0") == (3, 5, 6, 7, 0)
+
+
+# What is published.
+
+PUBLISHED = sorted(path.relative_to(DATA) for path in DATA.rglob("*.tsv.gz"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=str)
+def test_published_tables_hold(path: Path) -> None:
+    """Every answer of the bundled model; of the others those of some tokens, where their weights are."""
+    question, rows = Table(DATA / path).read()
+    assert [row.key for row in rows] == list(question.keys())
+    if question.model == "whisper-tiny.en":
+        model, every = load_model(question.model), 1
+        exact = stored_verdicts(model, ROOT / "certificates", exact_verdicts(model))
+    else:
+        folder = Path(os.environ.get("VERIFY_TEST_MODELS", ""), question.model)
+        if not (folder / "config.json").is_file():
+            pytest.skip("set VERIFY_TEST_MODELS to a folder that holds this model")
+        model, every = load_model(str(folder)), 23
+        exact = exact_verdicts(model)
+    assert check(model, question, rows, exact, every=every) > 0
+
+
+def test_the_page_shows_the_published_tables() -> None:
+    page = (ROOT / "docs" / "replay.md").read_text()
+    for path in PUBLISHED:
+        assert markdown(*Table(DATA / path).read()) in page, path
