@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from fractions import Fraction
 from math import lcm
 from typing import TYPE_CHECKING, Any
@@ -77,3 +78,13 @@ def every_form_of_claim() -> list[Claim]:
         Unspeakable(Fraction(0), "unsettled", Multipliers((0,), None)),
         Unspeakable(Fraction(2, 3), "tie-only", Multipliers((9, 1), (-1, 0)), State((1,), 0)),
     ]
+
+
+def equal_rows(model: Model) -> set[int]:
+    """Rows of a float16 unembedding that equal another by value (-0 = 0), from the bit patterns."""
+    raw = model.readout.unembedding.raw.copy()
+    raw[raw == 0x8000] = 0
+    groups = defaultdict(list)
+    for j in range(raw.shape[0]):
+        groups[raw[j].tobytes()].append(j)
+    return {j for group in groups.values() if len(group) > 1 for j in group}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from built_models import equal_rows
 from standalone import AUDITOR, load_standalone
 
 from verify.files import certificate_files
@@ -38,12 +38,7 @@ def test_the_universe_is_counted() -> None:
 
 def test_the_chosen_tokens_are_what_the_page_says(whisper: Model) -> None:
     """All rows that equal another (by value: -0 = 0), the byte tokens 124 to 221, and the post's tokens."""
-    raw = whisper.readout.unembedding.raw.copy()
-    raw[raw == 0x8000] = 0
-    groups = defaultdict(list)
-    for j in range(raw.shape[0]):
-        groups[raw[j].tobytes()].append(j)
-    equal = {j for group in groups.values() if len(group) > 1 for j in group}
+    equal = equal_rows(whisper)
     assert len(equal) == 78
     assert equal | set(range(124, 222)) | {30208, 30212, 30897, 30898, 30905, 39752, 45544} <= set(TOKENS)
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from built_models import equal_rows
 from standalone import AUDITOR, load_standalone
 
 from verify.decide import Decider
@@ -60,14 +61,8 @@ def test_the_tied_tokens_are_the_rows_that_equal_another(
     rows: dict[str, list[LedgerRow]], whisper: Model
 ) -> None:
     """By value: -0 = 0."""
-    raw = whisper.readout.unembedding.raw.copy()
-    raw[raw == 0x8000] = 0
-    groups = defaultdict(list)
-    for j in range(raw.shape[0]):
-        groups[raw[j].tobytes()].append(j)
-    equal = {j for group in groups.values() if len(group) > 1 for j in group}
     for found in rows.values():
-        assert {row.token for row in found if row.cls == "tied"} == equal
+        assert {row.token for row in found if row.cls == "tied"} == equal_rows(whisper)
 
 
 def test_verdicts_keep_to_the_inclusions(rows: dict[str, list[LedgerRow]]) -> None:
