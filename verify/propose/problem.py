@@ -28,7 +28,10 @@ _BLOCK = 4096
 
 
 class FloatReadout:
-    """Rows a_j (V, d) and offsets b_j (V,) of a readout in one domain, projected where states are."""
+    """Rows a_j (V, d) and offsets b_j (V,) of a readout in one domain, projected where states are.
+
+    gain: what the rows were multiplied by, (d,), if anything.
+    """
 
     def __init__(self, readout: Readout, domain: Domain) -> None:
         folds, biased = domain.kind != "free", domain.kind != "direction"
@@ -40,9 +43,10 @@ class FloatReadout:
         V, d = readout.vocabulary, readout.d
         self.rows: Array = np.empty((V, d))
         self.offsets: Array = np.zeros(V)
-        gain = shift = None
+        shift = None
+        self.gain: Array | None = None
         if folds and readout.gain is not None:
-            gain = as_float64(readout.gain, 0, d) + readout.gain_offset
+            self.gain = as_float64(readout.gain, 0, d) + readout.gain_offset
         if folds and biased and readout.shift is not None:
             shift = as_float64(readout.shift, 0, d)
         for start in range(0, V, _BLOCK):
@@ -50,8 +54,8 @@ class FloatReadout:
             block = as_float64(readout.unembedding, start, stop)
             if shift is not None:
                 self.offsets[start:stop] = block @ shift
-            if gain is not None:
-                block *= gain
+            if self.gain is not None:
+                block *= self.gain
             if self.projects:
                 block -= block.mean(axis=1, keepdims=True)
             self.rows[start:stop] = block

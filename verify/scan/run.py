@@ -107,7 +107,8 @@ def scan(
             search: Find
             if executor is None:
                 here = tasks.Worker(question, decider)
-                own, search = partial(map, here.own), partial(map, here.search)
+                own = partial(map, partial(tasks.own_and_reflected, here))
+                search = partial(map, here.search)
             else:
                 # A few tasks more than there are workers are on their way.
                 there = partial(_elsewhere, executor, 4 * ahead)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from verify.decide import Decider
 from verify.decision import float_state
-from verify.errors import UsageError
+from verify.errors import RefutedError, UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
 from verify.kernel.ledger import Row
 from verify.kernel.ledger_rows import OwnStates, Views, heaviest
 from verify.kernel.solve import determines, in_full
 from verify.models import load_again
-from verify.propose.reflection import Reflections
+from verify.propose.reflection import Reflections, reflect
+from verify.propose.rounding import states
 from verify.scan.product import multiplier
 from verify.search import Search
 
 if TYPE_CHECKING:
-    from verify.kernel.check import Standing
+    from numpy.typing import NDArray
+
+    from verify.kernel import State, System
+    from verify.kernel.check import Margins, Standing
     from verify.models import Source
+    from verify.propose.problem import FloatReadout
 
 # Multipliers of more bits in all are stored as the bare support, where that determines them.
 _LONG = 1 << 16
@@ -51,8 +60,8 @@ class Worker:
         self.decider, self.readout = decider, decider.model.readout
         if self.readout.fingerprint != question.fingerprint:
             raise UsageError(f"{decider.model.name} holds other weights for a worker than for the scan")
-        self.reflections = Reflections()
-        if question.proposer == "default":
+        self.reflections, self.reflects = Reflections(), question.proposer == "default"
+        if self.reflects:
             decider.proposers.insert(0, self.reflections)
         domain, multiply = parse_domain(question.domain), multiplier(question.device)
         self.views = Views(self.readout, domain, decider.count, question.grid, multiply)
@@ -93,11 +102,43 @@ class Worker:
                     )
         return row
 
+    def reflect(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """(rows that reflections settle, the others as they are); cones only."""
+        view = self.decider.view(self.views.domain)
+        if self.views.system.region not in ("cone", "space") or np.ptp(view.offsets) > 0 or not rows:
+            return [], rows
+        found = reflect(view, np.array([row.token for row in rows]), partial(self._logits, view))
+        # Coarse grids first, as long as rounding costs more than a twentieth of the margin.
+        waiting = [
+            (row, low, states(self.views.system, y))
+            for row, (y, low) in ((row, x) for row, x in zip(rows, found, strict=True) if x is not None)
+        ]
+        settled: dict[int, Row] = {}
+        while waiting:
+            tried = [(row, low, more, state) for row, low, more in waiting if (state := next(more, None))]
+            tokens, at = [row.token for row, *_ in tried], [state for *_, state in tried]
+            standings = self.views.margins["here"].at(tokens, at, [True] * len(tried))
+            waiting = []
+            for (row, low, more, state), standing in zip(tried, standings, strict=True):
+                if standing.margin >= Fraction(95, 100) * Fraction(low):
+                    settled[row.token] = self._hard(row, Speakable(standing.margin, state), standing)
+                    self.reflections.remember(row.token, float_state(self.views.system, state))
+                else:
+                    waiting.append((row, low, more))
+        return list(settled.values()), [row for row in rows if row.token not in settled]
+
+    def _logits(self, view: FloatReadout, y: NDArray[np.float64]) -> NDArray[np.floating]:
+        """Of all competitors at states y (k, d), at the precision of the filter's copy of the matrix."""
+        batch = self.views.margins["here"].batch
+        g = np.zeros((len(y), batch.rows.shape[1]))
+        g[:, : y.shape[1]] = y if view.gain is None else y * view.gain
+        return batch.multiply(g.astype(batch.dtype), batch.rows)[:, : batch.count]
+
     def search(self, row: Row) -> Row:
         """Search for evidence on a token that its own direction does not settle. Every number in the row was
         computed by the kernel, which checks the row as a whole at the end of the scan.
         """
-        run = Search(self.decider, self.views.system.of(row.token))
+        run = _Search(self.decider, self.views.system.of(row.token), self.views.margins["here"])
         with self.decider.one_thread():
             run.run()
         found = self._row_of(row, run)
@@ -116,17 +157,8 @@ class Worker:
     def _row_of(self, row: Row, run: Search) -> Row:
         claim = run.unspeakable or run.speakable
         if isinstance(claim, Speakable) and claim.state is not None:
-            margins = self.views.margins["here"].at([row.token], [claim.state], [True])[0]
-            return replace(
-                row,
-                cls="hard",
-                witness=claim.state,
-                amount=margins.margin,
-                rival=margins.nearest[0],
-                realism=self.views.realism(claim.state),
-                ceiling=claim.ceiling,
-                at_most=claim.at_most,
-            )
+            standing = self.views.margins["here"].at([row.token], [claim.state], [True])[0]
+            return self._hard(row, claim, standing)
         if isinstance(claim, Unspeakable):
             rival = run.equal[0] if run.equal else heaviest(in_full(run.system, claim.multipliers))
             return replace(
@@ -140,11 +172,45 @@ class Worker:
             )
         return row
 
+    def _hard(self, row: Row, claim: Speakable, standing: Standing) -> Row:
+        """The row of a token spoken at another state than its own, which is `standing`."""
+        return replace(
+            row,
+            cls="hard",
+            witness=claim.state,
+            amount=standing.margin,
+            rival=standing.nearest[0],
+            realism=None if claim.state is None else self.views.realism(claim.state),
+            ceiling=claim.ceiling,
+            at_most=claim.at_most,
+        )
+
+
+class _Search(Search):
+    """A search that computes margins with the float copy of the rows that a worker keeps anyway."""
+
+    def __init__(self, decider: Decider, system: System, margins: Margins) -> None:
+        super().__init__(decider, system)
+        self.margins = margins
+
+    def margin_or_none(self, state: State) -> Fraction | None:
+        try:
+            return self.margins.at([self.system.token], [state], [True])[0].margin
+        except RefutedError:
+            return None
+
 
 def scale(own: OwnStates, matrix_row: list[int]) -> int:
     """The m of the rule (Theorem 16); the kernel checks that it is."""
     a, b, n = own.room(own.direction(matrix_row))
     return 0 if a == 0 else b // a if n == 1 else isqrt(b // a)
+
+
+def own_and_reflected(here: Worker, tokens: list[int]) -> tuple[list[Row], list[Row]]:
+    """(rows that products of all tokens at once settle, undecided rows of the others)."""
+    settled, rest = here.own(tokens)
+    reflected, rest = here.reflect(rest) if here.reflects else ([], rest)
+    return settled + reflected, rest
 
 
 _workers: dict[Question, Worker] = {}
@@ -161,9 +227,9 @@ def worker(question: Question) -> Worker:
 
 
 def own_task(question: Question, tokens: list[int]) -> tuple[list[Row], list[Row]]:
-    """`Worker.own` in whatever process this runs."""
+    """`own_and_reflected` in whatever process this runs."""
     with _one_at_a_time:
-        return worker(question).own(tokens)
+        return own_and_reflected(worker(question), tokens)
 
 
 def search_task(question: Question, row: Row) -> Row:
