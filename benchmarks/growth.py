@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ ROWS, AT_WIDTH = (12_500, 25_000, 50_000, 100_000), 256
 # What is timed, and how many tokens of each.
 STEPS = {
     "own directions": 1024,
-    "search, cone": 24,
+    "reflections": 64,
+    "search, cone": 8,
     "search, ball": 8,
     "check, own": 1024,
     "check, hard": 8,
@@ -106,17 +108,23 @@ def one(rows: int, width: int, seed: int) -> None:
     hard = []
     for i in range(0, len(shuffled), 512):
         hard += on_ball.own(shuffled[i : i + 512])[1]
-        if len(hard) > STEPS["search, cone"]:
+        if len(hard) >= STEPS["reflections"]:
             break
     few = hard[1 : 1 + STEPS["search, ball"]]
     on_ball.search(hard[0])
     found: list[Row] = []
     timed("search, ball", lambda: found.extend(on_ball.search(row) for row in few), len(few))
     timed("check, hard", lambda: on_ball.views.check(found), len(found))
-    on_cone = Worker(Question(None, model.readout.fingerprint, "direction", "all", grid), Decider(model))
-    corners = on_cone.own([row.token for row in hard])[1][: STEPS["search, cone"]]
+    # On the cone: side by side, and a few by the interior method, which reflections spare the rest.
+    on_cone = Worker(
+        replace(question, domain="direction", proposer="interior"), Decider(model, proposer="interior")
+    )
+    corners = on_cone.own([row.token for row in hard])[1][: STEPS["reflections"]]
+    on_cone.reflect(corners)
+    timed("reflections", lambda: on_cone.reflect(corners), len(corners))
+    few = corners[1 : 1 + STEPS["search, cone"]]
     on_cone.search(corners[0])
-    timed("search, cone", lambda: [on_cone.search(row) for row in corners[1:]], len(corners) - 1)
+    timed("search, cone", lambda: [on_cone.search(row) for row in few], len(few))
     A = on_ball.decider.view(on_ball.views.domain).rows.astype(np.float32)
     timed("bare product", lambda: A[: len(many)] @ A.T, len(many))
     click.echo(json.dumps(out))
