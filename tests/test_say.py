@@ -1,12 +1,10 @@
-"""`verify say`: witnesses put into tiny models of `transformers`, of every known type; and every way to fail."""
+"""`verify say`: witnesses put into tiny models of `transformers`, of every known type; every way to fail."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,14 @@ transformers = pytest.importorskip("transformers")
 from command import run  # noqa: E402
 from conformance import CASES, Case, build, save  # noqa: E402
 from hub_server import COMMIT, HubServer  # noqa: E402
+from test_hub import here  # noqa: E402, F401 - a fixture
 
 import verify  # noqa: E402
 from verify import spoken as spoken_module  # noqa: E402
+from verify.cli.say import command  # noqa: E402
 from verify.decision import Decision  # noqa: E402
 from verify.errors import ModelUnavailableError, RefutedError, UsageError  # noqa: E402
+from verify.files import write_atomically  # noqa: E402
 from verify.models import Model, load_model  # noqa: E402
 from verify.models.modules import find_modules, same_values  # noqa: E402
 from verify.models.packed import pack_bytes  # noqa: E402
@@ -41,6 +42,12 @@ ONE_OF_EACH = ["gpt2-tied", "llama-untied", "whisper-tied", "bert-tied", "t5-tie
 def quiet() -> Any:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def asked(*arguments: Any) -> int:
+    """The exit code of the command, run in this process."""
+    code: int = command.main([*map(str, arguments)], standalone_mode=False)
+    return code
 
 
 def unlike(theirs: int, others: list[Decision]) -> Decision:
@@ -205,7 +212,9 @@ def test_weights_that_are_not_the_certificate_s(gpt2: tuple[Path, Decision]) -> 
 # Disagreement
 
 
-def test_a_margin_below_resolution_is_lost_and_explained(tmp_path: Path) -> None:
+def test_a_margin_below_resolution_is_lost_and_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two rows that float16 does not tell apart: exactly one leads, and in float16 they are equal."""
     model = build(BY_NAME["llama-untied"])
     with torch.no_grad():
@@ -218,9 +227,8 @@ def test_a_margin_below_resolution_is_lost_and_explained(tmp_path: Path) -> None
     assert not done.said
     assert all(r.why for r in done.replays)
     assert any("the logits of 7 and 3 are equal" in r.why and r.argmax == 3 for r in done.replays)
-    told = run("say", decision.path, "--model", tmp_path / "model", "--dtype", "float16")
-    assert told.returncode == 1
-    assert "why" in told.stdout
+    assert asked(decision.path, "--model", tmp_path / "model", "--dtype", "float16") == 1
+    assert "a tie\n" in capsys.readouterr().out
     assert verify.say(str(decision.path), str(tmp_path / "model"), dtype="float64").said
 
 
@@ -259,7 +267,7 @@ def test_a_step_after_the_unembedding_is_not_called_rounding(
 
 def test_certificates_that_are_not_replayed(model: Path, tmp_path: Path) -> None:
     (bad,) = verify.token("centre", str(model), out=tmp_path / "o")
-    with pytest.raises(UsageError, match="accepted, and says UNSPEAKABLE.*no state speaks"):
+    with pytest.raises(UsageError, match=r"accepted, and says UNSPEAKABLE.*no state speaks"):
         verify.say(str(bad.path), str(model))
     assert run("bundle", bad.path, "--model", model, "-o", tmp_path / "b.json").returncode == 0
     with pytest.raises(UsageError, match="bundle"):
@@ -275,11 +283,13 @@ def test_certificates_that_are_not_replayed(model: Path, tmp_path: Path) -> None
     assert run("say", bad.path, "--model", model).returncode == 2
     assert run("say", good.path, "--model", model, "--dtype", "int8").returncode == 2
     with pytest.raises(ModelUnavailableError, match="single file that holds no model to run"):
-        (tmp_path / "square.safetensors").write_bytes(pack_bytes(load_model(str(model))))
+        write_atomically(tmp_path / "square.safetensors", pack_bytes(load_model(str(model))))
         verify.say(good.path, str(tmp_path / "square.safetensors"))
 
 
-def test_a_checkpoint_of_the_readout_alone(model: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_readout_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The square of command.py has no layers: refused, or run with random ones that have no say."""
     config = {"intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
     path = model / "config.json"
@@ -287,14 +297,13 @@ def test_a_checkpoint_of_the_readout_alone(model: Path, tmp_path: Path) -> None:
     (good,) = verify.token(" corner", str(model), out=tmp_path / "o")
     with pytest.raises(ModelUnavailableError, match=r"lacks 9 of the model's tensors.*--partial"):
         verify.say(str(good.path), str(model))
-    told = run("say", good.path, "--model", model, "--partial", "--json")
-    assert told.returncode == 0
-    found = json.loads(told.stdout)
+    assert asked(good.path, "--model", model, "--partial", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
     assert found["said"]
     assert {r["argmax_text"] for r in found["replays"]} == {" corner"}
     assert any("filled with random numbers" in note for note in found["notes"])
-    shown = run("say", good.path, "--model", model, "--partial")
-    assert "1 ' corner': the token" in shown.stdout
+    assert asked(good.path, "--model", model, "--partial") == 0
+    assert "1 ' corner': the token\n" in capsys.readouterr().out
 
 
 def test_competitors_of_the_tokenizer(gpt2: tuple[Path, Decision], tmp_path: Path) -> None:
@@ -347,56 +356,47 @@ def test_albert(real_model: Callable[[str], Model], models_folder: Path, tmp_pat
         assert done.replays[0].module == "predictions.LayerNorm"
 
 
-def test_the_bundled_model_is_its_readout_alone() -> None:
+def test_the_bundled_model_is_its_readout_alone(capsys: pytest.CaptureFixture[str]) -> None:
     path = Path(__file__).parent.parent / "certificates" / "whisper-tiny.en" / "readout" / "30208.json"
-    told = run("say", path)
-    assert told.returncode == 5
-    assert "so this is not the whole model" in told.stderr
-    told = run("say", path, "--partial", "--dtype", "float32", "--json")
-    assert told.returncode in (0, 1)
-    found = json.loads(told.stdout)
+    with pytest.raises(ModelUnavailableError, match="so this is not the whole model"):
+        verify.say(path)
+    code = asked(path, "--partial", "--dtype", "float32", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert code == (0 if found["said"] else 1)
     assert (found["token"], found["class"]) == (30208, "WhisperForConditionalGeneration")
-    assert [r["module"] for r in found["replays"]] == ["model.decoder.layer_norm"] * len(found["replays"])
+    assert {r["module"] for r in found["replays"]} == {"model.decoder.layer_norm"}
     for r in found["replays"]:
         assert r["said"] == (r["why"] is None)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "sharded", "bin"])
-def test_a_hub_model_is_fetched_whole(tmp_path: Path, form: str) -> None:
+@pytest.fixture(params=["safetensors", "sharded", "bin"])
+def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HubServer]:
+    """Serves a small whole GPT-2, its weights in one of three forms."""
     served = tmp_path / "served"
     theirs = save(BY_NAME["gpt2-tied"], served)
-    if form == "bin":
+    if request.param != "safetensors":
         (served / "model.safetensors").unlink()
-        torch.save(theirs.state_dict(), served / "pytorch_model.bin")
-    if form == "sharded":
-        (served / "model.safetensors").unlink()
+    if request.param == "sharded":
         theirs.save_pretrained(served, max_shard_size="4KB")
         assert len(list(served.glob("*.safetensors"))) > 1
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    told: dict[str, Any] = {}
+    if request.param == "bin":
+        torch.save(theirs.state_dict(), served / "pytorch_model.bin")
+    with HubServer(served, repository="org/tiny") as server:
+        yield server
 
-    def ask(*arguments: str, **environment: str) -> Any:
-        root = str(Path(__file__).parents[1])
-        return subprocess.run(
-            [sys.executable, "-m", "verify", *arguments],
-            env=kept | {"HF_HOME": str(tmp_path / "home"), "PYTHONPATH": root} | environment,
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
 
-    with HubServer(served, repository="org/tiny") as hub:
-        for token in range(8):
-            ask("token", str(token), "--model", "org/tiny", HF_ENDPOINT=hub.url)
-            path = tmp_path / "verify-certificates" / "org-tiny" / "readout" / f"{token}.json"
-            if '"speakable"' in path.read_text():
-                break
-        told = ask("say", str(path), "--json", HF_ENDPOINT=hub.url)
-        assert told.returncode == 0, told.stderr
-        found = json.loads(told.stdout)
-        assert (found["said"], found["revision"]) == (True, COMMIT)
-        pinned = ask("say", str(path), "--model", "org/tiny", "--revision", COMMIT, HF_ENDPOINT=hub.url)
-        assert pinned.returncode == 0, pinned.stderr
-    again = ask("say", str(path), HF_HUB_OFFLINE="1")
-    assert again.returncode == 0, again.stderr
+@pytest.mark.usefixtures("here")
+def test_a_hub_model_is_fetched_whole(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model("org/tiny")
+    found = [verify.token(t, model, out=tmp_path / "o")[0] for t in range(8)]
+    path = unlike(-1, found).path
+    assert asked(path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["revision"] == COMMIT
+    assert asked(path, "--model", "org/tiny", "--revision", COMMIT) == 0
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert asked(path) == 0
 
 
 def test_vectors_of_a_model_without_epsilon(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def command(certificate: Path, model: str | None, dtype: str, partial: bool, as_
         click.echo(json.dumps(_object(spoken)))
     else:
         for label, text in _lines(spoken):
-            click.echo(f"{label:<20} {text}")
+            click.echo(f"{label:<20} {text}".rstrip())
     return EXIT_DECIDED if spoken.said else EXIT_REFUTED
 
 
@@ -70,7 +70,7 @@ def _lines(spoken: Spoken) -> Iterator[tuple[str, str]]:
     for r in spoken.replays:
         yield "", ""
         yield "put in", f"{r.vector.source}, where {r.module} ({r.vector.place}) reads"
-        yield "as the model holds it", _held(r)
+        yield "held by the model", _held(r)
         word = "the token" if r.said else "a tie" if r.margin == 0 else "another"
         yield "the model says", f"{r.argmax} {tokens.display(r.argmax)}: {word}"
         yield "margin in floats", f"{r.margin:.6g} over {r.rival} {tokens.display(r.rival)}"
