@@ -65,7 +65,7 @@ def _head(model: Any, unembedding: Tensor) -> str:
     """The one module that multiplies with the unembedding; an embedding with the same values looks up."""
     import torch
 
-    found = [
+    found: list[str] = [
         name
         for name, module in model.named_modules()
         if not isinstance(module, torch.nn.Embedding)
@@ -86,7 +86,9 @@ def _owner(model: Any, tensor: Tensor, role: str) -> str:
     shared = {name: _shared_ending(name, tensor.name) for name in stored}
     most = max(shared.values(), default=0)
     named = [name for name in stored if shared[name] == most]
-    found = sorted({name.rpartition(".")[0] for name in named if same_values(stored[name], tensor)})
+    found: list[str] = sorted(
+        {name.rpartition(".")[0] for name in named if same_values(stored[name], tensor)}
+    )
     if most < min(2, tensor.name.count(".") + 1) or not found:
         raise ModelUnavailableError(
             f"{type(model).__name__} has no parameter like the {role} {tensor.name} with its values; "

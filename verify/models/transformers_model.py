@@ -126,8 +126,10 @@ class TransformersModel:
                 "on one input; each should run once"
             )
         coarser = max(logits.dtype, at_head[0].dtype, key=lambda dtype: torch.finfo(dtype).eps)
-        last = [x.reshape(-1, x.shape[-1])[-1].double().tolist() for x in (put_in[0], at_head[0], logits)]
-        return Passage(*last, str(coarser).removeprefix("torch."), float(torch.finfo(coarser).eps))
+        put, read, out = (
+            x.reshape(-1, x.shape[-1])[-1].double().tolist() for x in (*put_in, *at_head, logits)
+        )
+        return Passage(put, read, out, str(coarser).removeprefix("torch."), float(torch.finfo(coarser).eps))
 
     def _logits(self, ids: Sequence[int]) -> Any:
         """Logits of the model's forward pass, (1, 2, V) in its own dtype."""
