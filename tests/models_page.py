@@ -53,11 +53,12 @@ of `llama4` cannot be run on text alone in this version, so its language model i
 BY_HAND = """
 ## Described by hand
 
-A model of another type is refused with the list of its tensors, and can be described in flags of `verify token` and
-`verify scan`, or in a file:
+A model of another type is refused with the list of its tensors, and can be described in flags of `verify
+token` and `verify scan`, or in a file:
 
 ```sh
-verify token 1 --model ./my-model --unembedding out.weight --norm rmsnorm --norm-gain final.scale --epsilon 1e-6
+verify token 1 --model ./my-model --unembedding out.weight --norm rmsnorm --norm-gain final.scale \\
+             --epsilon 1e-6
 verify token 1 --model ./my-model --readout-file readout.toml
 ```
 
@@ -72,9 +73,9 @@ norm_gain = "final.scale"
 epsilon = 1e-6               # read exactly
 ```
 
-Flags and file exclude each other. Nothing compares a description with the model's own code, and every audit lists it as a
-hypothesis; a model whose config.json names a known type is audited as that type. A pack and a GGUF file say themselves
-what their readout is, and take no description.
+Flags and file exclude each other. Nothing compares a description with the model's own code, and every audit
+lists it as a hypothesis; a model whose config.json names a known type is audited as that type. A pack and a
+GGUF file say themselves what their readout is, and take no description.
 """
 
 
