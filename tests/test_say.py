@@ -26,7 +26,7 @@ from verify.cli.say import command  # noqa: E402
 from verify.decision import Decision  # noqa: E402
 from verify.errors import ModelUnavailableError, RefutedError, UsageError  # noqa: E402
 from verify.files import write_atomically  # noqa: E402
-from verify.models import Model, load_model  # noqa: E402
+from verify.models import Model, ReadoutOverrides, load_model  # noqa: E402
 from verify.models.modules import find_modules, same_values  # noqa: E402
 from verify.models.packed import pack_bytes  # noqa: E402
 from verify.models.transformers_model import TransformersModel  # noqa: E402
@@ -84,6 +84,7 @@ def test_every_known_type_says_the_token(tmp_path: Path, name: str) -> None:
         assert done.replays[0].module == case.at
     for replay in done.replays:
         assert replay.given.there
+        assert replay.misread is None
         assert replay.vector.place == ("unembedding" if decision.model.readout.norm == "none" else NORM)
 
 
@@ -114,6 +115,7 @@ def test_a_model_in_16_bits(tmp_path: Path, name: str, dtype: str) -> None:
     assert any("not all the numbers" in note for note in done.notes)
     for replay in done.replays:
         assert replay.said == (not replay.why)
+        assert replay.misread is None
     wide = verify.say(str(decision.path), str(tmp_path / "model"), dtype="float64")
     assert wide.said
     assert any("holds the stored float32 numbers exactly" in note for note in wide.notes)
@@ -260,6 +262,24 @@ def test_a_step_after_the_unembedding_is_not_called_rounding(
     done = verify.say(str(decision.path), str(folder))
     assert not done.said
     assert all(r.why.startswith("not rounding of the product") for r in done.replays)
+
+
+@pytest.mark.parametrize("said", ["rmsnorm", "layernorm"])
+def test_another_norm_than_the_model_s_is_noticed(tmp_path: Path, said: str) -> None:
+    """Described by hand, for a type that config.json does not tell."""
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "unheard-of"}))
+    by_hand = ReadoutOverrides(
+        "transformer.wte.weight", said, "transformer.ln_f.weight", "transformer.ln_f.bias", epsilon="3e-3"
+    )
+    model = load_model(str(tmp_path / "model"), overrides=by_hand)
+    one = unlike(-1, [verify.token(t, model, out=tmp_path / "o")[0] for t in range(8)])
+    done = verify.say(str(one.path), str(tmp_path / "model"))
+    assert any("norm is not the readout's" in note for note in done.notes) == (said == "rmsnorm")
+    for replay in done.replays:
+        assert (replay.misread is not None) == (said == "rmsnorm")
+        assert replay.said or "has another norm" in replay.why
 
 
 # What is refused

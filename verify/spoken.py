@@ -18,7 +18,7 @@ from verify.kernel import Speakable, System
 from verify.kernel.tensor import unit_exponent
 from verify.models.transformers_model import DTYPES, TransformersModel
 from verify.recheck import Auditor
-from verify.witness import HEAD, Lead, Vector, lead, vectors
+from verify.witness import HEAD, NORM, Lead, Vector, lead, misread, vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,8 @@ class Replay:
     competitors and the token. margin: the token's logit less the rival's. spacing: of neighbouring numbers of
     the logits' `dtype` there. error: how far rounding alone can have moved `margin`, whatever the order of
     summation. The last three in logits.
-    why: what lost the token, in words; empty where it is said.
+    misread: how far what the unembedding read is from the readout's gain * N(r) + shift, as a share of its
+    length, where that is more than rounding. why: what lost the token, in words; empty where it is said.
     """
 
     vector: Vector
@@ -59,6 +60,7 @@ class Replay:
     spacing: float
     error: float
     dtype: str
+    misread: float | None
     why: str = ""
 
     @property
@@ -109,6 +111,11 @@ def say(path: Path, model: str | None, dtype: str, *, partial: bool) -> Spoken:
     system = System(audit.model.readout, s.domain, s.token, s.competitors)
     replays = [_replay(runner, system, vector) for vector in vectors(system, claim)]
     notes = [*audit.notes, *_notes(runner, audit.model, s)]
+    notes += [
+        f"{r.module}: the model's norm is not the readout's, by {r.misread:.3g} of what the unembedding reads"
+        for r in replays
+        if r.misread is not None
+    ]
     return Spoken(certificate, audit.model, runner.name, runner.dtype, replays, audit.hypotheses, notes)
 
 
@@ -141,6 +148,9 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         spacing=passage.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
         error=_error(system.readout, (system.token, rival), passage),
         dtype=passage.dtype,
+        misread=misread(system.readout, passage.put_in, passage.head_input, passage.epsilon)
+        if vector.place == NORM and put is not _OVERFLOW and read is not _OVERFLOW
+        else None,
     )
     return found if found.said else _explained(found, system)
 
@@ -184,6 +194,11 @@ def _explained(r: Replay, system: System) -> Replay:
         why = (
             f"rounding: the model's dtype changes entries of the vector by up to {r.rounding:.3g} (the "
             f"largest entry is {r.length:.3g}), and at the rounded vector, in exact arithmetic, {r.put.words}"
+        )
+    elif r.misread is not None:
+        why = (
+            f"not rounding: what the unembedding reads is off by {r.misread:.3g} of its length from what the "
+            "readout of the certificate makes of the vector; the model has another norm than it says"
         )
     elif not r.read.there:
         why = (

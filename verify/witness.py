@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from verify.errors import RefutedError
 from verify.figures import approximate
 from verify.kernel import FREE, READOUT, Residual, State, System
@@ -117,6 +119,25 @@ def lead(system: System, values: Sequence[float], place: str) -> Lead:
     if margin == 0:
         return Lead(False, margin, f"it ties with row {nearest[0]}")
     return Lead(False, margin, f"row {nearest[0]} is {approximate(-margin):.4g} logits above it")
+
+
+def misread(readout: Readout, r: Sequence[float], read: Sequence[float], epsilon: float) -> float | None:
+    """How far `read`, (d,), which the unembedding was multiplied with, is from gain * N(r) + shift, as a share
+    of its length and up to a positive factor; None where rounding to numbers `epsilon` apart at 1 explains it.
+
+    In floats, a heuristic: 16 roundings an entry, each as large as the terms that were added.
+    """
+    y = np.array(r) - (np.mean(r) if readout.norm == "layernorm" else 0.0)
+    z = y / math.sqrt(float(np.mean(y * y)) + float(readout.epsilon))
+    shift = np.array(_floats(_after_norm(readout, [Fraction(0)] * readout.d)))
+    h = np.array(_floats(_after_norm(readout, [Fraction(x) for x in z.tolist()])))
+    found = np.array(read)
+    lengths = [float(np.linalg.norm(x)) for x in (h, found, y, h - shift, shift)]
+    if min(lengths[:3]) == 0:
+        return None
+    away = float(np.linalg.norm(h / lengths[0] - found / lengths[1]))
+    terms = (lengths[3] + lengths[4]) / lengths[0] * max(1.0, float(np.linalg.norm(r)) / lengths[2])
+    return away if away > 16 * epsilon * terms else None
 
 
 def _after_norm(readout: Readout, z: Sequence[Fraction]) -> list[Fraction]:
