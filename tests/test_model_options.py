@@ -30,7 +30,7 @@ def call(*arguments: Any) -> int:
 
 def commands() -> dict[str, click.Command]:
     """Every command and subcommand by its name."""
-    found = {}
+    found: dict[str, click.Command] = {}
     context = click.Context(verify_command)
     for name in verify_command.list_commands(context):
         command = import_module(f"verify.cli.{name}").command

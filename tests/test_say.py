@@ -21,7 +21,6 @@ from hub_server import COMMIT, HubServer  # noqa: E402
 from test_hub import here  # noqa: E402, F401 - a fixture
 
 import verify  # noqa: E402
-from verify import spoken as spoken_module  # noqa: E402
 from verify.cli.say import command  # noqa: E402
 from verify.decision import Decision  # noqa: E402
 from verify.errors import ModelUnavailableError, RefutedError, UsageError  # noqa: E402
@@ -30,7 +29,7 @@ from verify.models import Model, ReadoutOverrides, load_model  # noqa: E402
 from verify.models.modules import find_modules, same_values  # noqa: E402
 from verify.models.packed import pack_bytes  # noqa: E402
 from verify.models.transformers_model import TransformersModel  # noqa: E402
-from verify.witness import NORM  # noqa: E402
+from verify.witness import NORM, vectors  # noqa: E402
 
 BY_NAME = {case.name: case for case in CASES}
 # Their classes cannot be run on text alone; see tests/conformance.py.
@@ -175,8 +174,7 @@ def test_the_witness_of_another_token_says_that_token(
     folder, decision = gpt2
     others = [verify.token(t, str(folder), out=folder.parent / "o")[0] for t in range(20, 28)]
     other = unlike(decision.token, others)
-    real = spoken_module.vectors
-    monkeypatch.setattr(spoken_module, "vectors", lambda system, _: real(system, other.claim))  # type: ignore[arg-type]
+    monkeypatch.setattr("verify.spoken.vectors", lambda system, _: vectors(system, other.claim))  # type: ignore[arg-type]
     done = verify.say(str(decision.path), str(folder))
     assert not done.said
     assert {r.argmax for r in done.replays} == {other.token}
@@ -236,11 +234,9 @@ def test_a_margin_below_resolution_is_lost_and_explained(
 
 def test_an_overflow_is_named(gpt2: tuple[Path, Decision], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, decision = gpt2
-    real = spoken_module.vectors
     monkeypatch.setattr(
-        spoken_module,
-        "vectors",
-        lambda *given: [replace(v, values=[1e6 * x for x in v.values]) for v in real(*given)],
+        "verify.spoken.vectors",
+        lambda *given: [replace(v, values=[1e6 * x for x in v.values]) for v in vectors(*given)],
     )
     done = verify.say(str(decision.path), str(folder), dtype="float16")
     assert not done.said

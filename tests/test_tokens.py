@@ -101,7 +101,7 @@ def test_without_a_tokenizer_json_the_split_is_not_known(tmp_path: Path) -> None
 
 def test_of_several_tokens_the_tokenizer_s_own_is_named(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
-    table = {
+    table: dict[str, Any] = {
         "version": "1.0",
         "model": {"type": "WordLevel", "vocab": {"b": 3, "<unk>": 0}, "unk_token": "<unk>"},
         "added_tokens": [],

@@ -86,7 +86,7 @@ def test_how_a_token_stands_is_exact() -> None:
     at_head = lead(system, [2.0, 0.25, -1.0], HEAD)
     assert (at_head.there, at_head.margin) == (True, Fraction(5, 4))  # 2 against 0.25 + 0.5
     tied = lead(system, [1.0, 0.5, -1.0], HEAD)
-    assert (tied.there, tied.margin, tied.words) == (False, 0, "it ties with row 1")
+    assert (tied.there, tied.margin, tied.words) == (False, Fraction(0), "it ties with row 1")
     behind = lead(system, [1.0, 0.75, -1.0], HEAD)
     assert (behind.there, behind.margin) == (False, Fraction(-1, 4))
     assert "row 1 is 0.25 logits above it" in behind.words

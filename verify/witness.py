@@ -122,10 +122,10 @@ def lead(system: System, values: Sequence[float], place: str) -> Lead:
 
 
 def misread(readout: Readout, r: Sequence[float], read: Sequence[float], epsilon: float) -> float | None:
-    """How far `read`, (d,), which the unembedding was multiplied with, is from gain * N(r) + shift, as a share
-    of its length and up to a positive factor; None where rounding to numbers `epsilon` apart at 1 explains it.
+    """How far `read`, (d,), which the unembedding was multiplied with, is from gain * N(r) + shift.
 
-    In floats, a heuristic: 16 roundings an entry, each as large as the terms that were added.
+    As a share of its length, up to a positive factor. None where rounding to numbers that lie `epsilon` apart
+    at 1 explains it. In floats, a heuristic: 16 roundings an entry, each as large as the terms added.
     """
     y = np.array(r) - (np.mean(r) if readout.norm == "layernorm" else 0.0)
     z = y / math.sqrt(float(np.mean(y * y)) + float(readout.epsilon))

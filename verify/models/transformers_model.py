@@ -65,7 +65,7 @@ class TransformersModel:
         with _quiet():
             self._model, self.random = _load(folder, dtype)
         if self.random and not partial:
-            shown = ", ".join(self.random[:_SHOWN])
+            shown = ", ".join([*self.random[:_SHOWN], *(["..."] if self.random[_SHOWN:] else [])])
             raise ModelUnavailableError(
                 f"{model.name}: the checkpoint lacks {len(self.random)} of the model's tensors ({shown}, "
                 "...), so this is not the whole model. Pass a folder or hub name with all of them as "
