@@ -43,10 +43,39 @@ of `llama4` cannot be run on text alone in this version, so its language model i
   value plus 1.
 - Refused as well: another head than the classes named, the model's own code (except where a line says
   otherwise), quantised checkpoints, tensors of several dtypes, options and tensors that no entry models (OPT
-  with a projection after a final norm, for example). What is refused can be described by hand.
+  with a projection after a final norm, for example). What is refused can be
+  [described by hand](#described-by-hand).
 
 | model_type | classes | norm | epsilon | tied | largest relative difference |
 |---|---|---|---|---|---|
+"""
+
+BY_HAND = """
+## Described by hand
+
+A model of another type is refused with the list of its tensors, and can be described in flags of `verify
+token` and `verify scan`, or in a file:
+
+```sh
+verify token 1 --model ./my-model --unembedding out.weight --norm rmsnorm --norm-gain final.scale \\
+             --epsilon 1e-6
+verify token 1 --model ./my-model --readout-file readout.toml
+```
+
+```toml
+# readout.toml: the last step of my-model. Only unembedding and norm are needed; without a norm, no epsilon.
+unembedding = "out.weight"   # one row a token
+norm = "rmsnorm"             # layernorm, rmsnorm or none
+norm_gain = "final.scale"
+# norm_shift = "final.offset"
+# logit_bias = "out.bias"
+# gain_offset = 1            # where the checkpoint stores the gain less 1, as Gemma does
+epsilon = 1e-6               # read exactly
+```
+
+Flags and file exclude each other. Nothing but `verify say` compares a description with the model's own code,
+and every audit lists it as a hypothesis; a model whose config.json names a known type is audited as that
+type. A pack and a GGUF file say themselves what their readout is, and take no description.
 """
 
 
@@ -91,7 +120,7 @@ def page(record: Record) -> str:
     text += "\n\n## Tensors, and what follows the readout\n"
     for model_type in sorted(ARCHITECTURES):
         text += "\n" + _section(model_type, record)
-    return text
+    return text + BY_HAND
 
 
 def _line(model_type: str, record: Record) -> str:

@@ -126,6 +126,16 @@ def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp
     assert verify.audit(str(one.path), str(model)).outcome == "refuted"
 
 
+def test_a_padded_row_against_the_tokenizer_s_ids(model: Path, tmp_path: Path) -> None:
+    (model / "tokens.json").write_text(json.dumps(WORDS[:5]))
+    told = run("token", "5", "--model", model, "--competitors", "tokenizer", "--out", tmp_path / "o")
+    assert "5 (no text: the tokenizer ends at id 4)" in told.stdout
+    assert "against the tokenizer's ids 0..4" in told.stdout
+    assert run("audit", tmp_path / "o", "--model", model).returncode == 0
+    told = run("token", "6", "--model", model)
+    assert (told.returncode, "ids 0 to 5" in told.stderr) == (2, True)
+
+
 def test_a_support_alone_is_smaller_and_audits_as_well(model: Path, tmp_path: Path) -> None:
     sizes = {}
     for form in ("full", "support"):
@@ -191,17 +201,30 @@ def test_a_readout_described_by_hand_is_audited_under_hypotheses(model: Path, tm
     assert audited.stdout.startswith("HYPOTHESIS")
 
 
-def test_help_imports_nothing_heavy() -> None:
+def imported(heavy: set[str], *arguments: object) -> str:
+    """Which of these modules a command line imports, as a set in text; it must succeed."""
     code = (
-        "import sys; sys.argv = ['verify', '--help']\n"
+        f"import sys; sys.argv = {['verify', *map(str, arguments)]!r}\n"
         "from verify.cli import main\n"
         "try: main()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'numpy', 'scipy', 'torch', 'pulp', 'flint', 'rich', 'huggingface_hub'} & set(sys.modules)\n"
-        "sys.exit(str(heavy) if heavy else 0)"
+        "except SystemExit as end: code = end.code\n"
+        f"print({heavy!r} & set(sys.modules), file=sys.stderr)\n"
+        "sys.exit(code)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return told.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["token", "--help"], ["say", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    heavy = {"numpy", "scipy", "torch", "transformers", "pulp", "flint", "rich", "huggingface_hub"}
+    assert imported(heavy, *arguments) == "set()"
+
+
+def test_an_easy_token_needs_no_solver(model: Path, tmp_path: Path) -> None:
+    heavy = {"torch", "transformers", "pulp", "highspy", "scipy.optimize", "huggingface_hub", "rich"}
+    told = imported(heavy, "token", "1", "--model", model, "--out", tmp_path / "o")
+    assert told == "set()"
 
 
 def test_audit_imports_no_solver(model: Path, tmp_path: Path) -> None:

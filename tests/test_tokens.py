@@ -82,6 +82,39 @@ def test_texts_that_are_no_token_show_how_they_split(whisper: Tokens) -> None:
             whisper.find(text)
 
 
+def test_two_words_show_how_they_split(whisper: Tokens) -> None:
+    pytest.importorskip("tokenizers")
+    with pytest.raises(UsageError, match=r"it splits into 11545 'two', 2456 '\u0120words'"):
+        whisper.find("two words")
+
+
+def test_a_row_beyond_the_tokenizer_is_named_as_such(whisper: Tokens) -> None:
+    """Decided as any other row, with and against real tokens."""
+    assert whisper.find("51000") == 51000
+    assert whisper.display(51000) == "(no text: the tokenizer ends at id 50362)"
+
+
+def test_without_a_tokenizer_json_the_split_is_not_known(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"how it splits is not known.*no tokenizer\.json"):
+        tokens(tmp_path, "vocab.txt", "two\n##words\n").find("two words")
+
+
+def test_of_several_tokens_the_tokenizer_s_own_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    table: dict[str, Any] = {
+        "version": "1.0",
+        "model": {"type": "WordLevel", "vocab": {"b": 3, "<unk>": 0}, "unk_token": "<unk>"},
+        "added_tokens": [],
+    }
+    added = {"id": 5, "content": "b", "special": False, "single_word": False}
+    table["added_tokens"] = [{**added, "lstrip": False, "rstrip": False, "normalized": False}]
+    found = tokens(tmp_path, "tokenizer.json", table)
+    with pytest.raises(UsageError) as caught:
+        found.find("b")
+    assert "2 tokens, 3 'b', 5 'b'" in str(caught.value)
+    assert "(the tokenizer makes 3 of it)" in str(caught.value)
+
+
 def test_a_text_wins_over_the_spelling_of_a_byte(whisper: Tokens) -> None:
     """U+00B2 is token 31185's text, and how the file spells the lone byte 0xB2, token 110."""
     assert whisper.find("\u00b2") == 31185

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from verify.decide import Decision
+    from verify.spoken import Spoken
 
-__all__ = ["ALL_DOMAINS", "audit", "decide_all", "load_model", "show", "token"]
+__all__ = ["ALL_DOMAINS", "audit", "decide_all", "load_model", "say", "show", "token"]
 
 # In this order evidence passes from one to the next where an inclusion allows it.
 ALL_DOMAINS = ("readout", "free", "direction", "box:1")
@@ -87,6 +88,20 @@ def audit(path: str | Path, model: str | None = None) -> Audit:
     The result's `proved` is None, and `error` says why, when it is not accepted.
     """
     return Auditor(model).audit(Path(path))
+
+
+def say(path: str | Path, model: str | None = None, *, dtype: str = "auto", partial: bool = False) -> Spoken:
+    """Put the witness of a SPEAKABLE certificate into the model itself, run by `transformers`.
+
+    model: a folder, bundled or hub name that holds the whole model, instead of the one named inside.
+    dtype: auto (the checkpoint's), float32, float16, bfloat16 or float64. partial: the checkpoint may lack
+    what comes before the final norm. `Spoken.said` is whether the model's argmax is the token, at any
+    witness. Raises RefutedError or MalformedError if the certificate is not accepted, UsageError if it is
+    UNSPEAKABLE, ModelUnavailableError if the model or its code is not at hand.
+    """
+    from verify.spoken import say as replayed
+
+    return replayed(Path(path), model, dtype, partial=partial)
 
 
 def show(path: str | Path) -> str:

@@ -20,6 +20,7 @@ _COMMANDS = (
     "token",
     "scan",
     "audit",
+    "say",
     "claims",
     "replay",
     "summary",
@@ -64,6 +65,7 @@ def command() -> None:
     verify summary verify-ledgers/                  counts, the unspeakable, the thinnest
     verify extract DIR/readout.ledger 14531         rows of a ledger as certificates
     verify audit verify-certificates/               re-check saved certificates, without a solver
+    verify say CERT.json                            put its witness into the real model: what does it say?
     verify claims CLAIMS.toml                       published claims: confirmed, refuted, undecided, unchecked
     verify show CERT.json                           read one
     verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone

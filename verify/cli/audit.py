@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verify.cli.evidence import model_option
+from verify.cli.options import stated_model_option
 from verify.cli.progress import MANY, phases, progress
 from verify.errors import EXIT_INTERNAL, EXIT_MALFORMED, EXIT_REFUTED, EXIT_UNAVAILABLE, EXIT_USAGE
 
@@ -30,7 +30,7 @@ _WORST_FIRST = (EXIT_INTERNAL, EXIT_REFUTED, EXIT_MALFORMED, EXIT_UNAVAILABLE, E
     "  verify audit verify-ledgers/               every row of a scan",
 )
 @click.argument("certificates", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CERT...")
-@model_option
+@stated_model_option
 @click.option(
     "--workers", type=click.IntRange(1), default=None, help="Processes for a large ledger. [one a core]"
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from verify.cli.evidence import model_option, out_option, proved_certificate, write_out
+from verify.cli.evidence import out_option, proved_certificate, write_out
+from verify.cli.options import stated_model_option
 
 
 @click.command(
@@ -16,7 +17,7 @@ from verify.cli.evidence import model_option, out_option, proved_certificate, wr
     "  verify audit 30208.bundle.json",
 )
 @click.argument("certificate", type=click.Path(path_type=Path))
-@model_option
+@stated_model_option
 @out_option
 def command(certificate: Path, model: str | None, out: Path | None) -> int:
     """Write a self-contained file: the certificate, the rows it needs, and a proof of where they belong.

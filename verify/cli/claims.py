@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from verify.cli.options import token_env_option
 from verify.errors import UsageError, VerifyError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _FORMATS = ("text", "json", "junit", "sarif", "github")
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="text", show_default=True)
 @click.option("--allow-unchecked", is_flag=True, help="Unchecked claims do not fail the run.")
 @click.option("--fetch", is_flag=True, help="Fetch models from the hub that are not in its local cache.")
+@token_env_option
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="With --recompute: keep the evidence there."
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from verify.cli.evidence import model_option, out_option, proved_certificate, write_out
+from verify.cli.evidence import out_option, proved_certificate, write_out
+from verify.cli.options import stated_model_option
 
 
 @click.command(
@@ -22,7 +23,7 @@ from verify.cli.evidence import model_option, out_option, proved_certificate, wr
     required=True,
     help="In full (large, checked by multiplication), or the support alone (small, solved by every auditor).",
 )
-@model_option
+@stated_model_option
 @out_option
 def command(certificate: Path, multipliers: str, model: str | None, out: Path | None) -> int:
     """Rewrite a certificate's multipliers in the other stored form. It is proved before and after."""

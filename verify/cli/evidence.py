@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from verify.kernel import Proved
     from verify.models import Model
 
-model_option = click.option(
-    "--model", default=None, help="Bundled name, folder, file or hub name, instead of the one named inside."
-)
 out_option = click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=None, help="File to write. [standard output]"
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from verify.cli.evidence import model_option, out_option, tell_hypotheses, write_out
+from verify.cli.evidence import out_option, tell_hypotheses, write_out
+from verify.cli.options import stated_model_option
 
 
 @click.command(
@@ -24,7 +25,7 @@ from verify.cli.evidence import model_option, out_option, tell_hypotheses, write
     show_default=True,
     help="vipr: the file of a linear program and its infeasibility, for viprchk.",
 )
-@model_option
+@stated_model_option
 @out_option
 def command(certificate: Path, to: str, model: str | None, out: Path | None) -> int:
     """Write the evidence of a certificate (or bundle) of UNSPEAKABLE for another program to check.

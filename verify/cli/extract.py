@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from verify.cli.evidence import model_option
+from verify.cli.options import stated_model_option
 
 
 @click.command(
@@ -20,7 +20,7 @@ from verify.cli.evidence import model_option
 @click.option(
     "--out", default="verify-certificates", show_default=True, metavar="DIR", help="Folder for certificates."
 )
-@model_option
+@stated_model_option
 def command(ledger: Path, tokens: tuple[str, ...], out: str, model: str | None) -> int:
     """Write the certificates of some tokens (ids, or their texts) of a LEDGER.
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from verify.cli.evidence import model_option
+from verify.cli.options import stated_model_option
 from verify.cli.progress import progress
 
 
 @click.command("index", epilog="\b\nExample:\n  verify index certificates/whisper-tiny.en")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@model_option
+@stated_model_option
 def command(folder: Path, model: str | None) -> int:
     """Prove every certificate below FOLDER, of one model, and write FOLDER/README.md and FOLDER/SHA256SUMS.
 

@@ -1,4 +1,4 @@
-"""GLUE. Options of the commands that decide tokens."""
+"""GLUE. Options that several commands share: which model, and what to decide of it."""
 
 from __future__ import annotations
 
@@ -15,45 +15,29 @@ if TYPE_CHECKING:
     from verify.models import ReadoutOverrides
 
 
-def decided_model_option(command: Any) -> Any:
-    """--model, with --revision (which becomes a part of the name) and --token-env."""
-    options = (
-        click.option(
-            "--model",
-            default="whisper-tiny.en",
-            show_default=True,
-            callback=_at_revision,
-            help="Bundled name, folder, .gguf file, pack, or hub name: org/name, org/name@REVISION.",
-        ),
-        click.option(
-            "--revision",
-            is_eager=True,
-            expose_value=False,
-            callback=_remember,
-            help="Branch, tag or commit of a hub name. [its default branch]",
-        ),
-        click.option(
-            "--token-env",
-            metavar="NAME",
-            expose_value=False,
-            callback=_use_token,
-            help="Environment variable that holds the hub's token. [HF_TOKEN, or `hf auth login`]",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_REVISION = click.option(
+    "--revision",
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, revision: context.meta.update({"verify.revision": revision}),
+    help="Branch, tag or commit of a hub name. [its default branch]",
+)
 
 
-def _remember(context: click.Context, _: click.Parameter, revision: str | None) -> None:
-    context.meta["verify.revision"] = revision
-
-
-def _at_revision(context: click.Context, _: click.Parameter, model: str) -> str:
-    from verify.models.hub import at_revision
-
+def at_revision(context: click.Context, _: click.Parameter, model: str | None) -> str | None:
+    """Callback of the parameter that names a model: what --revision says becomes a part of the name."""
     revision = context.meta.get("verify.revision")
-    return model if revision is None else at_revision(model, revision)
+    if revision is None:
+        return model
+    if model is None:
+        raise UsageError("--revision goes with --model NAME: what is saved names its own revision")
+    from verify.models.hub.names import at_revision as named
+
+    return named(model, revision)
+
+
+def _model_option(default: str | None, about: str) -> Callable[[Any], Any]:
+    return click.option("--model", default=default, show_default=True, callback=at_revision, help=about)
 
 
 def _use_token(_: click.Context, __: click.Parameter, name: str | None) -> None:
@@ -64,6 +48,32 @@ def _use_token(_: click.Context, __: click.Parameter, name: str | None) -> None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(f"--token-env {name[:60]!a}: no such variable, or it holds no token")
     os.environ |= {"HF_TOKEN": token, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
+
+
+token_env_option = click.option(
+    "--token-env",
+    metavar="NAME",
+    expose_value=False,
+    callback=_use_token,
+    help="Environment variable that holds the hub's token. [HF_TOKEN, or `hf auth login`]",
+)
+
+
+def hub_options(command: Any) -> Any:
+    """--revision, for a command with a parameter whose callback is `at_revision`, and --token-env."""
+    return _REVISION(token_env_option(command))
+
+
+def decided_model_option(command: Any) -> Any:
+    """--model of a command that decides, with --revision and --token-env."""
+    about = "Bundled name, folder, .gguf file, pack, or hub name: org/name, org/name@REVISION."
+    return _model_option("whisper-tiny.en", about)(hub_options(command))
+
+
+def stated_model_option(command: Any) -> Any:
+    """--model of a command on saved evidence, which names its own model; with --revision and --token-env."""
+    about = "Bundled name, folder, file or hub name, instead of the one named inside."
+    return _model_option(None, about)(hub_options(command))
 
 
 domain_option = click.option(
@@ -89,6 +99,12 @@ _BY_HAND = (
     click.option("--logit-bias", default=None, help="By hand: name of the logit bias."),
     click.option("--gain-offset", type=click.IntRange(0, 1), default=0, help="By hand: added to every gain."),
     click.option("--epsilon", default=None, help="By hand: the norm's epsilon, a decimal."),
+    click.option(
+        "--readout-file",
+        default=None,
+        metavar="FILE.toml",
+        help="By hand: all of these in a file, one key each (docs/models.md).",
+    ),
 )
 
 
@@ -100,9 +116,17 @@ def by_hand_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
-    """What those options say, if anything."""
+    """What those options say, if anything. UsageError if they and a file say it, or the file is none."""
     from verify.models import ReadoutOverrides
 
     names = ("unembedding", "norm", "norm_gain", "norm_shift", "logit_bias", "epsilon", "gain_offset")
     given = ReadoutOverrides(**{name: options[name] for name in names})
-    return None if given.empty else given
+    file = options["readout_file"]
+    if file is None:
+        return None if given.empty else given
+    if not given.empty:
+        raise UsageError(
+            "--readout-file describes the whole readout: leave --unembedding and the other flags out, or "
+            "write all of it in flags"
+        )
+    return ReadoutOverrides.from_toml(file)

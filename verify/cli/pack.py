@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from verify.cli.options import at_revision, hub_options
+
 
 @click.command(
     "pack",
@@ -14,7 +16,8 @@ import click
     "  verify token 30208 --model whisper.pack.safetensors\n"
     "  verify audit verify-certificates/ --model whisper.pack.safetensors",
 )
-@click.argument("model")
+@click.argument("model", callback=at_revision)
+@hub_options
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write: NAME.safetensors."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verify.cli.options import competitors_option, decided_model_option
+from verify.cli.options import competitors_option, decided_model_option, stated_model_option
 from verify.cli.progress import phases
 from verify.errors import EXIT_DECIDED, UsageError
 
@@ -99,7 +99,7 @@ _program("grivas", "The largest ball of Grivas et al. 2022. Rows as stored, the 
 
 @command.command("check")
 @_TABLES
-@click.option("--model", default=None, help="Folder or name of the model. [the name in the table]")
+@stated_model_option
 @click.option(
     "--every", type=click.IntRange(1), default=1, show_default=True, help="Only one token of so many."
 )

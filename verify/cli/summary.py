@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from verify.cli.evidence import model_option
+from verify.cli.options import stated_model_option
 
 if TYPE_CHECKING:
     from verify.scan.summary import Line, Summary
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "  verify summary verify-ledgers/whisper-tiny.en --markdown SUMMARY.md",
 )
 @click.argument("folder", type=click.Path(path_type=Path))
-@model_option
+@stated_model_option
 @click.option(
     "--most", type=click.IntRange(1), default=10, show_default=True, help="Thinnest margins to list."
 )

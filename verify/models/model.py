@@ -15,7 +15,7 @@ from verify.models.bundled import BUNDLED, bundled_folder
 from verify.models.by_hand import ReadoutOverrides, candidates, readout_by_hand
 from verify.models.checkpoints import open_checkpoint
 from verify.models.config import read_config
-from verify.models.hub import Snapshot, find_snapshot, open_snapshot, split_hub_name
+from verify.models.hub import Snapshot, fetch_whole, find_snapshot, open_snapshot, split_hub_name
 from verify.models.locate import locate_readout
 from verify.models.tokens import Tokens
 from verify.models.vocabularies import find_vocabulary
@@ -70,6 +70,24 @@ def load_again(source: Source) -> Model:
     return load_model(source.name_or_path, overrides=source.overrides)
 
 
+def whole_folder(model: Model) -> Path:
+    """The folder with config.json and all weights that `model` was loaded from; of a hub model its snapshot,
+    with the weight files fetched whole.
+
+    Raises ModelUnavailableError where there is none: a pack and a GGUF file hold no model that can be run.
+    """
+    if model.source is None:
+        raise ModelUnavailableError(f"{model.name} was made in memory: there is no folder to load it from")
+    name = model.source.name_or_path
+    if _model_file(name) is not None:
+        raise ModelUnavailableError(
+            f"{model.name} is a single file that holds no model to run; pass the folder or hub name of the "
+            "whole checkpoint that it was made from as --model"
+        )
+    folder, _, snapshot = _resolve(name)
+    return folder if snapshot is None else fetch_whole(snapshot)
+
+
 def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
     file = _model_file(name_or_path)
     if file is not None:
@@ -116,7 +134,10 @@ def _model_file(text: str) -> Path | None:
 def _load_file(path: Path, source: Source) -> Model:
     """A GGUF file or a pack: each says itself what its readout is."""
     if source.overrides is not None and not source.overrides.empty:
-        raise UsageError(f"{path.name} says itself what its readout is: leave --unembedding and the like out")
+        raise UsageError(
+            f"{path.name} says itself what its readout is: leave --unembedding, --readout-file and the like "
+            "out, or pass the folder of the checkpoint that it was made from"
+        )
     found: SingleFile = packed.load_pack(path) if packed.named_so(path) else gguf.load_gguf(path)
     tokens = Tokens(found.vocabulary, found.readout.vocabulary)
     return Model(found.name, found.revision, found.readout, tokens, found.files, (path,), source)

@@ -81,8 +81,10 @@ class Tokens:
             self._check_range(found[0])
             return found[0]
         if found:
+            split = self._split(wanted) or []
+            own = f" (the tokenizer makes {split[0][0]} of it)" if len(split) == 1 else ""
             raise UsageError(
-                f"{wanted!r} is the text of {len(found)} tokens, {self._list(found)}; name one by its id"
+                f"{wanted!r} is the text of {len(found)} tokens, {self._list(found)}{own}; name one by its id"
             )
         raise UsageError(f"{wanted!r} is not the text of one token{self._explain(wanted)}")
 
@@ -118,9 +120,10 @@ class Tokens:
 
     def _explain(self, wanted: str) -> str:
         """How the text splits, and near texts that are one token."""
-        parts = ""
         split = self._split(wanted)
-        if split is not None:
+        if split is None:
+            parts = "; how it splits is not known, as the model has no tokenizer.json"
+        else:
             pieces = ", ".join(f"{token} {piece!r}" for token, piece in split[:_SHOWN])
             more = f" and {len(split) - _SHOWN} more" if len(split) > _SHOWN else ""
             parts = f"; it splits into {pieces}{more}" if split else "; it splits into no token at all"

@@ -49,6 +49,25 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
     return open_checkpoint(folder)
 
 
+def fetch_whole(snapshot: Snapshot) -> Path:
+    """The snapshot's folder, with its weight files whole; safetensors where there are any, else .bin.
+
+    Raises ModelUnavailableError if neither cache nor hub has them.
+    """
+    index = snapshot.folder / f"{SAFETENSORS}.index.json"
+    files = sorted(set(read_index(index).values())) if index.exists() else [SAFETENSORS]
+    folder = download(snapshot, files)
+    if all((folder / file).is_file() for file in files):
+        return folder
+    download(snapshot, _TORCH_FILES)
+    if any((folder / file).is_file() for file in (TORCH, f"{TORCH}.index.json")):
+        return folder
+    raise ModelUnavailableError(
+        f"{snapshot.repository}@{snapshot.commit}: its whole weights are not in the local cache, and the hub "
+        "does not give them; connect, or pass a folder"
+    )
+
+
 def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str]) -> Checkpoint:
     """A checkpoint over remote files; a tensor's home is known once its bytes are here."""
     listing = _Listing(weights, shard_of)

@@ -1,0 +1,100 @@
+"""--revision and --token-env on every command that names a model; --readout-file beside the flags."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from command import square_checkpoint
+
+from verify.cli import command as verify_command
+from verify.errors import UsageError
+
+HAND = {
+    "unembedding": "model.embed_tokens.weight",
+    "norm": "rmsnorm",
+    "norm_gain": "model.norm.weight",
+    "epsilon": "1e-6",
+}
+
+
+def call(*arguments: Any) -> int:
+    """The exit code of a command line, run in this process; its errors as they are."""
+    code: int = verify_command.main([*map(str, arguments)], standalone_mode=False)
+    return code
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command and subcommand by its name."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(verify_command)
+    for name in verify_command.list_commands(context):
+        command = import_module(f"verify.cli.{name}").command
+        inner = command.commands if isinstance(command, click.Group) else {"": command}
+        found |= {f"{name} {more}".strip(): each for more, each in inner.items()}
+    return found
+
+
+def test_whoever_names_a_model_takes_a_revision_and_a_token() -> None:
+    for name, command in commands().items():
+        parameters = {parameter.name for parameter in command.params}
+        hub = {"revision", "token_env"} & parameters
+        assert ("model" in parameters) == ("revision" in hub), name
+        assert ("model" in parameters or "fetch" in parameters) == ("token_env" in hub), name
+
+
+@pytest.mark.parametrize(
+    "name", ["audit", "say", "bundle", "index", "convert", "export", "extract", "summary"]
+)
+def test_a_revision_goes_with_a_named_hub_model(name: str, tmp_path: Path, model: Path) -> None:
+    more = {"convert": ["--multipliers", "full"], "extract": ["1"]}.get(name, [])
+    with pytest.raises(UsageError, match="--revision goes with --model NAME"):
+        call(name, tmp_path, *more, "--revision", "v1")
+    with pytest.raises(UsageError, match="goes with a hub name"):
+        call(name, tmp_path, *more, "--model", model, "--revision", "v1")
+    with pytest.raises(UsageError, match="--token-env 'NO_SUCH_THING'"):
+        call(name, tmp_path, *more, "--token-env", "NO_SUCH_THING")
+
+
+def test_pack_at_a_revision(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(UsageError, match="goes with a hub name"):
+        call("pack", model, "-o", tmp_path / "x.safetensors", "--revision", "v1")
+    assert call("pack", model, "-o", tmp_path / "x.safetensors") == 0
+
+
+def unheard_of(folder: Path) -> Path:
+    """The square of command.py, as a model of a type that nobody knows."""
+    path = square_checkpoint(folder) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "unheard-of"}))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["token", "scan"])
+def test_a_readout_in_a_file_is_that_of_the_flags(verb: str, tmp_path: Path) -> None:
+    model, file = unheard_of(tmp_path / "square"), tmp_path / "readout.toml"
+    file.write_text("".join(f'{key} = "{value}"\n' for key, value in HAND.items()))
+    flags = [x for key, value in HAND.items() for x in (f"--{key.replace('_', '-')}", value)]
+    what = ["1"] if verb == "token" else ["--workers", "1"]
+    rest = [*what, "--model", model, "--json"]
+    assert call(verb, *rest, "--out", tmp_path / "file", "--readout-file", file) == 0
+    assert call(verb, *rest, "--out", tmp_path / "flags", *flags) == 0
+    if verb == "token":
+        one, other = (next((tmp_path / x).rglob("*.json")).read_bytes() for x in ("file", "flags"))
+        assert one == other
+    for flag in (["--unembedding", "x"], ["--gain-offset", "1"], ["--epsilon", "1e-5"]):
+        with pytest.raises(UsageError, match="--readout-file describes the whole readout"):
+            call(verb, *rest, "--out", tmp_path / "o", "--readout-file", file, *flag)
+    with pytest.raises(UsageError, match="not a file"):
+        call(verb, *rest, "--out", tmp_path / "o", "--readout-file", tmp_path / "absent.toml")
+
+
+def test_a_pack_says_what_to_do_instead(tmp_path: Path, model: Path) -> None:
+    file, packed = tmp_path / "readout.toml", tmp_path / "square.safetensors"
+    file.write_text('unembedding = "w"\nnorm = "none"\n')
+    assert call("pack", model, "-o", packed) == 0
+    with pytest.raises(UsageError, match=r"leave --unembedding, --readout-file.*or pass the folder"):
+        call("token", "1", "--model", packed, "--readout-file", file, "--out", tmp_path / "o")
