@@ -171,9 +171,9 @@ def test_the_command_for_all_four_sizes_end_to_end(tmp_path: Path) -> None:
     folders = [x for name in names for x in ("--model-dir", f"{name}={tmp_path / name}")]
     files = sorted(str(p) for p in ROOT.glob(words[0]))
     done = run("claims", *files, *words[1:], *folders, cwd=tmp_path)
-    # The float replay may answer otherwise than the real weights' solver did: that alone is undecided.
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "1 UNDECIDED; 0 not as expected" in done.stdout
+    # The solver answers otherwise on these weights than on the real ones, which that claim leaves open.
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 SAME ANSWER, 1 OTHER ANSWER; 0 not as expected" in done.stdout
     out = tmp_path / "gpt2-claims"
     page = (out / "README.md").read_text()
     for name in names:
