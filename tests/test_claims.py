@@ -62,6 +62,9 @@ count = 3
 """
 
 
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
+
+
 @dataclass
 class Done:
     returncode: int
@@ -72,7 +75,7 @@ class Done:
 def run(*arguments: Any) -> Done:
     """The command in this process; its errors as `main` tells them."""
     words = list(map(str, arguments))
-    done = CliRunner().invoke(command, words, standalone_mode=False, env={"HF_HUB_OFFLINE": "1"})
+    done = CliRunner().invoke(command, words, standalone_mode=False, env=ENVIRONMENT)
     if isinstance(done.exception, VerifyError):
         return Done(done.exception.exit_code, done.stdout, str(done.exception))
     if done.exception is not None:

@@ -115,7 +115,7 @@ class Evidence:
             try:
                 item = self._certificate(file, f"{name}/{inside}")
             except VerifyError as error:
-                raise type(error)(f"{inside}: {error}") from None
+                raise type(error)(f"{inside!a}: {error}") from None
             try:
                 _require_about(item, claim, wanted)
             except FieldValueError:
