@@ -203,6 +203,12 @@ def test_weights_that_were_named_and_cannot_be_loaded_are_an_error(
     assert "--model-dir 'square'" in done.stderr
 
 
+def test_the_bundled_model_is_the_bundled_model(square: Path, tmp_path: Path) -> None:
+    path = about("whisper-tiny.en", tmp_path)
+    done = run("claims", path, "--model-dir", f"whisper-tiny.en={square}")
+    assert (done.returncode, "comes with this program" in done.stderr) == (2, True)
+
+
 def test_an_absent_tokenizer_leaves_its_claim_unchecked_and_no_other(square: Path, tmp_path: Path) -> None:
     (square / "tokens.json").unlink()
     path = claims(tmp_path, 'verdict = "unspeakable"\ncompetitors = "tokenizer"')
@@ -441,6 +447,10 @@ def test_what_would_make_the_work_vain_is_said_before_it(
     path, out = claims(tmp_path, 'verdict = "unspeakable"'), tmp_path / "out"
     done = contributed(path, square, out, "--also", "absent/model")
     assert (done.returncode, "absent/model" in done.stderr) == (EXIT_UNAVAILABLE, True)
+    mark = f'fingerprint = "{"0" * 64}"'
+    done = contributed(about("square", tmp_path, f'{mark}\nverdict = "speakable"'), square, out)
+    assert (done.returncode, "not those of the claim" in done.stderr) == (2, True)
+    path = claims(tmp_path, 'verdict = "unspeakable"')
     small = build_small(tmp_path / "small")
     done = contributed(path, square, out, "--also", "small", "--model-dir", f"small={small}")
     assert (done.returncode, "rows 0..2" in done.stderr) == (2, True)
@@ -502,7 +512,8 @@ def text_with(old: str, new: str, one: str = 'verdict = "speakable"') -> str:
     return text.replace(old, new, 1)
 
 
-FLOAT = 'domain = "direction"\nmethod = { name = "post-lp", arithmetic = "float", margin = "1e-7", says = "feasible" }'
+FLOAT = """domain = "direction"
+method = { name = "post-lp", arithmetic = "float", margin = "1e-7", says = "feasible" }"""
 ANY = """format = "verify-claims"
 version = 1
 [source]

@@ -5,6 +5,7 @@ The certificates prove what they say by themselves. Wrong here = a page that mis
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from verify.claims.claim import ANY_MODEL, FORMAT, HARD, MANY, OWN_VECTOR, VERSION, Claim, ClaimsFile
 from verify.claims.judge import CONFIRMED, REFUTED, Result, shown
 from verify.claims.report import by_file, counts, totals, weights_lines
-from verify.claims.weights import Identity
+from verify.claims.weights import Identity, NotAtHandError
 from verify.errors import UsageError
 from verify.figures import escape
 from verify.files import read_regular, require_writable, write_atomically
@@ -105,8 +106,9 @@ def require_ready(
 ) -> None:
     """Raise, before anything is decided, what would make the work vain.
 
-    UsageError where two files would be written under one name, an input would be written over, or a model of
-    --also lacks a token; ModelUnavailableError where one is not at hand; OutputError.
+    UsageError where two files would be written under one name, an input would be written over, weights are
+    other than a claim's, or a model of --also lacks a token; ModelUnavailableError where that is not at hand,
+    or weights cannot be loaded; FieldValueError where a model lacks a claim's tokens; OutputError.
     """
     require_writable(out)
     inputs = {file.path.resolve() for file in files}
@@ -120,6 +122,10 @@ def require_ready(
         for path in (file.path, *kept):
             if taken.setdefault(path.name, path.resolve()) != path.resolve():
                 raise UsageError(f"two files are called {path.name}: give them different names")
+        for c in file.claims:
+            if c.model != ANY_MODEL:
+                with contextlib.suppress(NotAtHandError):
+                    weights.model(c)
     for name in also:
         questions.require_rows(weights.named(name))
 

@@ -54,6 +54,9 @@ class Weights:
 
     def __init__(self, folders: Mapping[str, Path] | None = None, *, fetch: bool = True) -> None:
         self.folders, self.fetch = dict(folders or {}), fetch
+        for name in self.folders:
+            if name in BUNDLED:
+                raise UsageError(f"--model-dir {name}: this model comes with this program; leave it out")
         self._loaded: dict[tuple[str, str | None], Model] = {}
         self._absent: dict[tuple[str, str | None], NotAtHandError] = {}
 
@@ -123,13 +126,13 @@ class Weights:
         return self._loaded[key]
 
     def _load(self, name: str, revision: str | None) -> Model:
+        if name in BUNDLED:
+            return load_named(name)
         if name in self.folders:
             try:
                 return replace(load_model(str(self.folders[name])), name=name, revision=None)
             except ModelUnavailableError as error:
                 raise ModelUnavailableError(f"--model-dir {name!a}: {error}") from error
-        if name in BUNDLED:
-            return load_named(name)
         if split_hub_name(name) is None:
             raise NotAtHandError(
                 f"the weights of {name} are not at hand: it is neither a bundled model nor a name of the "
