@@ -92,8 +92,10 @@ def from_bytes(data: bytes, path: Path) -> ClaimsFile:
     try:
         text = data.decode("utf-8")
         root = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of bytes, of TOML, and of integers beyond all limits
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise NotationError(f"not TOML: {error}") from None
+    except ValueError:
+        raise NotationError("not TOML that is read here: an integer has thousands of digits") from None
     if root.get("format") != FORMAT:
         raise WrongFormatError(f'format is {_shown(root.get("format"))}, expected "{FORMAT}"')
     if type(root.get("version")) is not int or root["version"] != VERSION:

@@ -210,13 +210,13 @@ def _own_finding(claim: Claim, token: int, standing: Standing, *, rows: bool) ->
         if standing.sign > 0
         else standing.nearest
     )
-    rows = ", ".join(map(str, top[:5])) + (" and more" if len(top) > 5 else "")
+    listed = ", ".join(map(str, top[:5])) + (" and more" if len(top) > 5 else "")
     if standing.sign == 0:
-        words = f"at its own vector the rows {rows} are level at the top, exactly"
+        words = f"at its own vector the rows {listed} are level at the top, exactly"
     else:
         margin = approximate(abs(standing.margin))
         by = standing.nearest[0] if standing.sign > 0 else token
-        words = f"at its own vector row {rows} is on top, exactly; row {by} is behind it"
+        words = f"at its own vector row {listed} is on top, exactly; row {by} is behind it"
         words += f" (by {margin:.4g} at that vector's length)" if claim.sense == "model" else ""
     wanted = claim.method.argmax if claim.method is not None else None
     return Finding(token, standing.sign <= 0 if wanted is None else wanted in top, words)

@@ -136,16 +136,14 @@ class Weights:
         if split_hub_name(name) is None:
             raise NotAtHandError(
                 f"the weights of {name} are not at hand: it is neither a bundled model nor a name of the "
-                "hub; say where its folder is by --model-dir NAME=PATH"
+                "hub; say where its folder is by --model-dir"
             )
         try:
             model = load_named(f"{name}@{revision}" if revision else name)
         except ModelUnavailableError as error:
             reason = str(error)
             if not self.fetch and "not in the local cache" in reason:
-                reason = (
-                    "not bundled and not in the hub's local cache; give --model-dir NAME=PATH, or --fetch"
-                )
+                reason = f"neither bundled nor in the hub's cache; give --model-dir {name}=PATH, or --fetch"
             raise NotAtHandError(f"the weights of {name} are not at hand: {reason}") from error
         if model.name != name:
             raise UsageError(
