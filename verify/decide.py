@@ -13,6 +13,7 @@ from verify.errors import MalformedError, UsageError
 from verify.inherit import inherit
 from verify.kernel import Domain, Speakable, Statement, System, parse_domain, tensor_ids
 from verify.kernel.statement import decimal_text
+from verify.models import competitor_count
 from verify.propose import make_proposer
 from verify.propose.problem import FloatReadout, Problem
 from verify.search import Search
@@ -128,14 +129,3 @@ class Decider:
             competitors=self.count,
             competitor_rule=self.rule,
         )
-
-
-def competitor_count(model: Model, rule: str) -> int:
-    """Number of competitor rows under a rule. Raises UsageError when the rule cannot be applied."""
-    if rule == "all":
-        return model.readout.vocabulary
-    if rule != "tokenizer":
-        raise UsageError(f"unknown competitors {rule!r}: use all or tokenizer")
-    if model.tokens.size is None:
-        raise UsageError(f"{model.name} has no tokenizer file: use --competitors all")
-    return min(model.tokens.size, model.readout.vocabulary)

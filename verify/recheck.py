@@ -180,10 +180,11 @@ class Auditor:
 
     def _load(self, name: str, overrides: ReadoutOverrides | None) -> Model | ModelUnavailableError:
         """The model, or why there is none: that is remembered too, and asked once."""
-        from verify.models import load_model
+        from verify.models import load_model, load_named
 
+        load = load_named if self.model is None else load_model
         try:
-            return load_model(name, overrides=overrides)
+            return load(name, overrides=overrides)
         except (UsageError, ModelUnavailableError) as error:
             hint = "" if self.model is not None else "; if it is a folder, pass it with --model FOLDER"
             return ModelUnavailableError(f"{error}{hint}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fractions import Fraction
     from pathlib import Path
 
     from verify.kernel import Domain
@@ -17,10 +18,16 @@ HARD = "hard to speak"
 VERDICTS = ("speakable", "unspeakable", HARD)
 SENSES = ("post", "model")
 EXPECTATIONS = ("confirmed", "refuted", "undecided", "open")
+# What can be expected of a method's answer in floats, which is no proof.
+ANSWERS = ("same answer", "other answer", "open")
 # The model of a claim that is about every model there is.
 ANY_MODEL = "any"
 OWN_VECTOR, POST_LP = "own-vector", "post-lp"
 METHODS = (OWN_VECTOR, POST_LP)
+# Every margin above 0.
+POSITIVE = "positive"
+# Universes of more tokens are scanned as a whole for the models they are about, and for no other.
+MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -48,17 +55,22 @@ class Universe:
     rows: str = ""
 
     def __contains__(self, token: int) -> bool:
-        return self.rows == "every" or token in self.members
+        return self.rows == "every" or token in (self.members if self.rows else self._set)
 
     @property
     def members(self) -> range | tuple[int, ...]:
         """The tokens, in order."""
         return range(self.size) if self.rows == "all" else self.tokens
 
+    @cached_property
+    def _set(self) -> frozenset[int]:
+        return frozenset(self.tokens)
+
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is claimed to say. margin: None for any positive one; says: feasible or infeasible.
+    """What a method is claimed to say. margin: a decimal as it is written, or "positive"; says: feasible or
+    infeasible.
 
     `own-vector`: the row on top where the state is the token's own vector. `post-lp`: the linear program
     printed in the 2023 post, at a margin; in exact arithmetic, or as its solver answers in floats.
@@ -66,9 +78,14 @@ class Method:
 
     name: str
     arithmetic: str = "exact"
-    margin: Fraction | None = None
+    margin: str | None = None
     says: str | None = None
     argmax: int | None = None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the claim is about a solver's answer in floats."""
+        return self.arithmetic == "float"
 
 
 @dataclass(frozen=True)
@@ -113,7 +130,8 @@ class Claim:
         """Claims of one universe, model, domain and form make one table."""
         if self.method is not None:
             m = self.method
-            return ("method", m.name, m.arithmetic, str(m.margin), m.says or "")
+            margin = m.margin if m.margin in (None, POSITIVE) else str(Fraction(m.margin))
+            return ("method", m.name, m.arithmetic, str(margin))
         return (HARD, self.sense or "") if self.verdict == HARD else ("verdict",)
 
     @property
@@ -152,7 +170,7 @@ class Claim:
     def _method_words(m: Method) -> str:
         if m.name == OWN_VECTOR:
             return f"the row on top at its own vector is {m.argmax}"
-        margin = "every positive margin" if m.margin is None else f"margin {float(m.margin):.3g}"
+        margin = "every positive margin" if m.margin == POSITIVE else f"margin {m.margin}"
         how = "exactly" if m.arithmetic == "exact" else "by its solver, in floats"
         argmax = "" if m.argmax is None else f", with row {m.argmax} on top at the solver's direction"
         return f"the post's printed program at {margin} is {m.says}, {how}{argmax}"

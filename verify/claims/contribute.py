@@ -5,18 +5,20 @@ The certificates prove what they say by themselves. Wrong here = a page that mis
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from verify.claims.claim import ANY_MODEL, FORMAT, HARD, OWN_VECTOR, VERSION, Claim, ClaimsFile
+from verify.claims.claim import ANY_MODEL, FORMAT, HARD, MANY, OWN_VECTOR, VERSION, Claim, ClaimsFile
 from verify.claims.judge import CONFIRMED, REFUTED, Result, shown
-from verify.claims.report import counts, totals
+from verify.claims.report import by_file, counts, totals, weights_lines
+from verify.claims.weights import Identity, NotAtHandError
 from verify.errors import UsageError
 from verify.figures import escape
-from verify.files import domain_path, read_regular, write_atomically
+from verify.files import read_regular, require_writable, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,10 +26,27 @@ if TYPE_CHECKING:
 
     from verify.claims.compute import Computer
     from verify.claims.weights import Weights
+    from verify.kernel import Domain
+    from verify.models import Model
 
 PAGE, SUMS, CLAIMS, REPORT = "README.md", "SHA256SUMS", "claims", "outcomes.json"
-# Universes of more tokens are scanned for the models they are about, and for no other.
-_MANY = 1000
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What can be asked of any model, against all rows: verdicts by (token, domain), tops at own vectors."""
+
+    verdicts: dict[tuple[int, str], Domain]
+    own: tuple[int, ...]
+
+    def require_rows(self, model: Model) -> None:
+        """Raise UsageError if a token is beyond a model's rows."""
+        rows = model.readout.vocabulary
+        last = max((*self.own, *(t for t, _ in self.verdicts)), default=0)
+        if last >= rows:
+            raise UsageError(
+                f"--also {model.name}: it has rows 0..{rows - 1}, and a claim is about token {last}"
+            )
 
 
 @dataclass
@@ -35,6 +54,7 @@ class Elsewhere:
     """The tokens of all claims in one model. verdicts: by token and domain. own: rows on top."""
 
     model: str
+    weights: Identity
     verdicts: dict[tuple[int, str], str] = field(default_factory=dict)
     own: dict[int, str] = field(default_factory=dict)
 
@@ -44,59 +64,81 @@ class Elsewhere:
         return sum(words == "UNDECIDED" for words in self.verdicts.values())
 
 
-def everywhere(
-    claims: Iterable[Claim], names: Sequence[str], weights: Weights, computer: Computer
-) -> list[Elsewhere]:
-    """Decide every token of the claims, in each domain that they name, in each of these models.
+def questions_of(claims: Iterable[Claim]) -> Questions:
+    """What the claims ask that is the same question in another model.
 
-    Raises ModelUnavailableError where one is not at hand, UsageError where it lacks a token.
+    Left out: large universes, other competitors than all rows, hard to speak in the model's sense, floats.
     """
-    asked: dict[tuple[int, str], Claim] = {}
+    verdicts: dict[tuple[int, str], Domain] = {}
     own: set[int] = set()
     for c in claims:
-        if c.model == ANY_MODEL or len(c.members) > _MANY:
+        if c.model == ANY_MODEL or c.competitors != "all" or len(c.members) > MANY:
             continue
-        if c.verdict == HARD or c.method is not None:
+        if c.sense == "post" or (c.method is not None and c.method.name == OWN_VECTOR):
             own.update(c.members)
-        else:
-            asked.update(((t, c.domain.name), c) for t in c.members)
+        elif c.method is None and c.verdict != HARD:
+            verdicts.update(((t, c.domain.name), c.domain) for t in c.members)
+    return Questions(dict(sorted(verdicts.items())), tuple(sorted(own)))
+
+
+def everywhere(
+    questions: Questions, names: Sequence[str], weights: Weights, computer: Computer
+) -> list[Elsewhere]:
+    """Every question in each of these models. Raises ModelUnavailableError, UsageError as `require_ready`."""
     out = []
     for name in names:
-        model, found = weights.named(name), Elsewhere(name)
+        model = weights.named(name)
+        hypothesis = f"this folder is {name}" if name in weights.folders else ""
+        found = Elsewhere(name, Identity(model.readout.fingerprint, model.revision, hypothesis))
+        for (token, domain), asked in questions.verdicts.items():
+            computer.tell(f"{name}: token {token} in {domain}")
+            found.verdicts[token, domain] = computer.decide(model, "all", token, asked).verdict
         rows = model.readout.vocabulary
-        beyond = [t for t in (*own, *(t for t, _ in asked)) if t >= rows]
-        if beyond:
-            raise UsageError(f"{name} has rows 0..{rows - 1}, and a claim is about token {max(beyond)}")
-        for (token, _), c in sorted(asked.items()):
-            computer.tell(f"{name}: token {token} in {c.domain.name}")
-            decision = computer.decide(model, c.competitors, token, c.domain)
-            found.verdicts[token, c.domain.name] = decision.verdict
-        for token, standing in computer.own_vectors(model, rows, "post", sorted(own)):
+        for token, standing in computer.own_vectors(model, rows, "post", questions.own):
             hard = f"row {standing.nearest[0]}" + (" (level)" if standing.sign == 0 else "")
             found.own[token] = "itself" if standing.sign > 0 else hard
         out.append(found)
     return out
 
 
+def require_ready(
+    out: Path, files: Sequence[ClaimsFile], questions: Questions, also: Sequence[str], weights: Weights
+) -> None:
+    """Raise, before anything is decided, what would make the work vain.
+
+    UsageError where two files would be written under one name, an input would be written over, weights are
+    other than a claim's, or a model of --also lacks a token; ModelUnavailableError where that is not at hand,
+    or weights cannot be loaded; FieldValueError where a model lacks a claim's tokens; OutputError.
+    """
+    require_writable(out)
+    inputs = {file.path.resolve() for file in files}
+    taken: dict[str, Path] = {}
+    for file in files:
+        if (out / CLAIMS / file.path.name).resolve() in inputs:
+            raise UsageError(
+                f"{file.path} would be written over by its decided copy: choose another folder with --out"
+            )
+        kept = [file.path.parent / name for c in file.claims if c.model == ANY_MODEL for name in c.evidence]
+        for path in (file.path, *kept):
+            if taken.setdefault(path.name, path.resolve()) != path.resolve():
+                raise UsageError(f"two files are called {path.name}: give them different names")
+        for c in file.claims:
+            if c.model != ANY_MODEL:
+                with contextlib.suppress(NotAtHandError):
+                    weights.model(c)
+    for name in also:
+        questions.require_rows(weights.named(name))
+
+
 def write_folder(
-    out: Path,
-    results: Sequence[Result],
-    others: Sequence[Elsewhere],
-    computer: Computer,
-    weights: Weights,
-    report: str,
+    out: Path, results: Sequence[Result], others: Sequence[Elsewhere], report: str
 ) -> list[Path]:
     """Write claims, summary, report and sums beside the certificates in `out`; the claims files written."""
     written = []
-    taken: set[str] = set()
-    for file in dict.fromkeys(r.file.path for r in results):
-        some = [r for r in results if r.file.path == file]
-        if file.name in taken:
-            raise UsageError(f"two claims files are called {file.name}: give them different names")
-        taken.add(file.name)
+    for file, some in by_file(results).items():
         path = out / CLAIMS / file.name
-        claims = [_with_evidence(r, out, computer, weights) for r in some]
-        write_atomically(path, toml_bytes(replace(some[0].file, claims=tuple(claims))))
+        claims = tuple(_with_evidence(r, out / CLAIMS) for r in some)
+        write_atomically(path, toml_bytes(replace(some[0].file, claims=claims)))
         written.append(path)
     write_atomically(out / REPORT, report.encode() + b"\n")
     write_atomically(out / PAGE, _page(results, others).encode())
@@ -108,30 +150,28 @@ def write_folder(
     return written
 
 
-def _with_evidence(r: Result, out: Path, computer: Computer, weights: Weights) -> Claim:
-    """The claim with the evidence that decided it, and its outcome as the expected one."""
-    c, here = r.claim, out / CLAIMS
-    old = []
-    for name in c.evidence:
+def _with_evidence(r: Result, here: Path) -> Claim:
+    """The claim with the weights and the evidence that decided it, and its outcome as the expected one."""
+    c, old = r.claim, []
+    for name in r.claim.evidence:
         source = r.file.path.parent / name
         if c.model == ANY_MODEL:  # small, and of no model: it comes along
             write_atomically(here / source.name, read_regular(source))
             old.append(source.name)
         else:
             old.append(_relative(source, here))
+    if r.weights is not None:
+        c = replace(c, fingerprint=r.weights.fingerprint, note=_with_hypothesis(c.note, r.weights.hypothesis))
     if r.outcome not in (CONFIRMED, REFUTED):
         return replace(c, evidence=tuple(old))
-    new: list[str] = []
-    if c.model != ANY_MODEL and c.method is None and c.verdict != HARD:
-        model = weights.model(c)
-        ledger = domain_path(out, model.name, c.domain.name)
-        ledger = ledger.with_name(f"{ledger.name}.ledger")
-        found = [computer.paths.get((model.name, c.competitors, t, c.domain.name)) for t in c.members[:_MANY]]
-        paths = [p for p in found if p is not None] or ([ledger] if ledger.is_dir() else [])
-        new = [_relative(p, here) for p in paths]
-    elif c.model == ANY_MODEL:
-        new = old
-    return replace(c, evidence=tuple(new), expect=r.outcome.lower())
+    new = dict.fromkeys(_relative(f.source, here) for f in r.findings if f.source is not None)
+    return replace(c, evidence=tuple(old) if c.model == ANY_MODEL else tuple(new), expect=r.outcome.lower())
+
+
+def _with_hypothesis(note: str, hypothesis: str) -> str:
+    """The fingerprint will stand in the claim from now on; that it is this model's remains on trust."""
+    told = f"HYPOTHESIS when this was decided: {hypothesis}."
+    return note if not hypothesis or told in note else f"{note} {told}".strip()
 
 
 def _relative(path: Path, start: Path) -> str:
@@ -166,11 +206,10 @@ def _fields(c: Claim) -> list[tuple[str, Any]]:
         m = c.method
         method = {"name": m.name, "argmax": m.argmax}
         if m.name != OWN_VECTOR:
-            margin = "positive" if m.margin is None else _decimal(m.margin)
             method = {
                 "name": m.name,
                 "arithmetic": m.arithmetic,
-                "margin": margin,
+                "margin": m.margin,
                 "says": m.says,
                 "argmax": m.argmax,
             }
@@ -183,13 +222,6 @@ def _fields(c: Claim) -> list[tuple[str, Any]]:
         ("evidence", list(c.evidence) or None), ("expect", c.expect), ("note", c.note or None),
     )  # fmt: skip
     return [(name, value) for name, value in pairs if value is not None]
-
-
-def _decimal(x: Any) -> str:
-    """An exact decimal in the notation of margins."""
-    from verify.kernel.statement import decimal_text
-
-    return decimal_text(x)
 
 
 def _value(value: Any) -> str:
@@ -217,8 +249,7 @@ def _page(results: Sequence[Result], others: Sequence[Elsewhere]) -> str:
         "sha256sum -c " + SUMS,
         "```",
     ]
-    for file in dict.fromkeys(r.file.path for r in results):
-        some = [r for r in results if r.file.path == file]
+    for file, some in by_file(results).items():
         s = some[0].file.source
         lines += ["", f"## {escape(file.name)}", "", f"{escape(s.author)}: *{escape(s.title)}*, {s.date}."]
         lines += [", ".join(f"{n} {name}" for name, n in counts(some).items() if n) + ".", ""]
@@ -227,8 +258,10 @@ def _page(results: Sequence[Result], others: Sequence[Elsewhere]) -> str:
             words = escape(" ".join((r.reason, *shown(r, 1))).strip())
             about = escape(f"{r.claim.words} - {r.claim.subject}")
             lines.append(f"| {escape(r.claim.id)} | {about} | {r.outcome} | {words} |")
+        lines += ["", *_weights((r.claim.model, r.weights) for r in some if r.weights is not None)]
     if others:
-        lines += ["", "## Every token of the claims, in every model asked for", ""]
+        lines += ["", "## Tokens of the claims in every model asked for, against all rows", ""]
+        lines += [*_weights((o.model, o.weights) for o in others), ""]
         domains = sorted({d for o in others for _, d in o.verdicts})
         heads = [f"{escape(o.model)}: {x}" for o in others for x in (*domains, "top at own vector")]
         lines += ["| token | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
@@ -240,3 +273,11 @@ def _page(results: Sequence[Result], others: Sequence[Elsewhere]) -> str:
             ]
             lines.append(f"| {token} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _weights(used: Iterable[tuple[str, Identity]]) -> list[str]:
+    """Models and their weights, each once."""
+    return [
+        f"- {escape(name)}: {escape('; '.join(weights_lines(weights)))}"
+        for name, weights in dict.fromkeys(used)
+    ]

@@ -6,7 +6,7 @@ The verdicts are the kernel's. Wrong here = evidence for something else is taken
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verify.claims.claim import HARD
@@ -21,29 +21,30 @@ from verify.recheck import Audit, derive_statement
 from verify.scan.folder import LedgerFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
     from verify.claims.claim import Claim, ClaimsFile
+    from verify.claims.weights import Key
     from verify.kernel import Statement
     from verify.kernel.ledger import Row
     from verify.models import Model
-
-    Key = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
 class Fact:
     """What proved evidence says of one token, in the domain of a claim.
 
-    verdict: speakable, unspeakable, or None where none passes to the claim's question. hard: in the post's
-    sense and the model's, where a ledger says so. words: the evidence and the inclusions used, for people.
+    verdict: speakable, unspeakable, or None where none passes to the claim's question. words: the evidence
+    and the inclusions used, for people. hard: in the post's sense, where a ledger says so. source: where
+    the evidence lies, None for evidence in memory.
     """
 
     token: int
     verdict: str | None
     words: str
-    hard: tuple[bool, bool] | None = None
+    hard: bool | None = None
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,14 @@ class Evidence:
     def saved(self, claim: Claim, file: ClaimsFile) -> list[_Saved]:
         """What the claim names, after checking that it can be about it. Raises a VerifyError if not."""
         found: list[_Saved] = []
+        wanted = claim.members if isinstance(claim.members, range) else frozenset(claim.members)
         for name in claim.evidence:
             where = f"{file.path}: claim {claim.id!a}: evidence {name!a}"
             path = file.path.parent / name
             try:
-                some = list(self._open(path, name, claim))
+                some = list(self._open(path, name, claim, wanted))
                 for item in some:
-                    _require_about(item, claim)
+                    _require_about(item, claim, wanted)
             except VerifyError as error:
                 raise type(error)(f"{where}: {error}") from None
             found += some
@@ -94,25 +96,29 @@ class Evidence:
             except VerifyError as error:
                 raise type(error)(f"claim {claim.id!a}: evidence {item.name!a}: {error}") from None
 
-    def _open(self, path: Path, name: str, claim: Claim) -> Iterator[_Saved]:
+    def _open(self, path: Path, name: str, claim: Claim, wanted: Container[int]) -> Iterator[_Saved]:
         folder = LedgerFolder(path)
         if folder.complete:
             yield _Saved(path, name, folder.header().statement, None)
         elif path.is_dir():
-            yield from self._of_folder(path, name, claim)
+            yield from self._of_folder(path, name, claim, wanted)
         elif not path.exists():
             raise ModelUnavailableError("there is no such file or folder")
         else:
             yield self._certificate(path, name)
 
-    def _of_folder(self, path: Path, name: str, claim: Claim) -> Iterator[_Saved]:
-        """Of a folder of certificates, those about this claim."""
-        wanted, some = set(claim.members), False
+    def _of_folder(self, path: Path, name: str, claim: Claim, wanted: Container[int]) -> Iterator[_Saved]:
+        """Of a folder of certificates, those about this claim; all of them must be well-formed."""
+        some = False
         for file in certificate_files([path]):
+            inside = file.relative_to(path).as_posix()
             try:
-                item = self._certificate(file, f"{name}/{file.relative_to(path).as_posix()}")
+                item = self._certificate(file, f"{name}/{inside}")
+            except VerifyError as error:
+                raise type(error)(f"{inside!a}: {error}") from None
+            try:
                 _require_about(item, claim, wanted)
-            except VerifyError:
+            except FieldValueError:
                 continue
             some = True
             yield item
@@ -170,19 +176,20 @@ def ledger_fact(claim: Claim, item: _Saved, row: Row, count: int) -> Fact:
     """What a proved row of a ledger says of a claim."""
     verdicts = {"own": "speakable", "hard": "speakable", "tied": "unspeakable", "unspeakable": "unspeakable"}
     verdict = verdicts.get(row.cls)
-    # Own vectors, and what beats them, are against the ledger's own competitors.
-    hard = (row.hard_post, row.hard_model) if item.statement.competitors == count else None
+    # Own vectors, and what beats them, are against the ledger's own competitors. Its column hard_model is not
+    # used: it depends on the grid, which whoever made the ledger chose.
+    hard = row.hard_post if item.statement.competitors == count else None
     if verdict is None:
         return Fact(row.token, None, f"{item.name}: undecided there", hard)
     amount = "" if row.amount is None else f"{approximate(row.amount):.6g}"
     words = f"margin {amount}" if verdict == "speakable" else f"gap {amount}, {row.kind}"
     fact = _passed(claim, item, row.token, verdict, f"{row.cls}, {words}", count)
-    return Fact(fact.token, fact.verdict, fact.words, hard)
+    return replace(fact, hard=hard)
 
 
-def scanned(path: Path, statement: Statement) -> _Saved:
+def scanned(path: Path, name: str, statement: Statement) -> _Saved:
     """A ledger that was just made and proved."""
-    return _Saved(path, str(path), statement, None)
+    return _Saved(path, name, statement, None)
 
 
 def fingerprint_of(statement: Statement) -> str:
@@ -192,16 +199,19 @@ def fingerprint_of(statement: Statement) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _require_about(item: _Saved, claim: Claim, wanted: set[int] | None = None) -> None:
-    """Raise FieldValueError unless evidence may be about the claim: its model, a token, a related domain."""
+def _require_about(item: _Saved, claim: Claim, wanted: Container[int]) -> None:
+    """Raise FieldValueError unless evidence may be about the claim: its model, a token, a related domain.
+
+    Evidence made from a folder names no revision: it is bound to the weights by their hashes alone.
+    """
     s = item.statement
     if s.model != claim.model:
         raise FieldValueError(f"it is about another model, {s.model!a}, the claim about {claim.model!a}")
-    if claim.revision is not None and s.revision != claim.revision:
+    if claim.revision is not None and s.revision not in (None, claim.revision):
         raise FieldValueError(f"it is about revision {s.revision!a}, the claim about {claim.revision!a}")
     if claim.fingerprint is not None and fingerprint_of(s) != claim.fingerprint:
         raise FieldValueError("it is about other weights than the claim: the fingerprints differ")
-    if item.certificate is not None and s.token not in (claim.members if wanted is None else wanted):
+    if item.certificate is not None and s.token not in wanted:
         about = (
             f"token {claim.members[0]}" if len(claim.members) == 1 else f"{len(claim.members)} other tokens"
         )
@@ -229,11 +239,12 @@ def _passed(claim: Claim, item: _Saved, token: int, verdict: str, words: str, co
             f"{claim.domain.name} against {count}",
         )
     by = f"; by inclusion: {', '.join(way)}" if way else ""
-    return Fact(token, verdict, f"{item.name}: {verdict} in {s.domain.name}, {words}{by}")
+    return Fact(token, verdict, f"{item.name}: {verdict} in {s.domain.name}, {words}{by}", source=item.path)
 
 
 def _derived(statement: Statement, model: Model, item: _Saved) -> list[str]:
     """Derive anew what stands in no tensor; what cannot be is returned. RefutedError on a contradiction."""
     result = Audit(str(item.path), model=model)
-    derive_statement(statement, model, result)
+    # Which commit the weights at hand are of is told with the outcome; evidence is bound to them by hashes.
+    derive_statement(replace(statement, revision=model.revision), model, result)
     return result.hypotheses

@@ -6,19 +6,22 @@ The format is docs/claims.md; verify/schemas/claims-1.schema.json is the same fo
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from verify.claims.claim import (
+    ANSWERS,
     ANY_MODEL,
     EXPECTATIONS,
     FORMAT,
     HARD,
     METHODS,
     OWN_VECTOR,
-    POST_LP,
+    POSITIVE,
     SENSES,
     VERDICTS,
     VERSION,
@@ -34,6 +37,7 @@ from verify.errors import (
     FieldValueError,
     MalformedError,
     MissingKeyError,
+    ModelUnavailableError,
     NotationError,
     OversizedError,
     UnknownKeyError,
@@ -41,6 +45,7 @@ from verify.errors import (
     WrongFormatError,
     WrongVersionError,
 )
+from verify.figures import approximate
 from verify.files import read_regular
 from verify.kernel.domain import DIRECTION, READOUT, parse_domain
 from verify.kernel.statement import COMPETITOR_RULES
@@ -50,19 +55,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_BYTES = 1 << 24
-_MAX_TOKEN = 1 << 40
+# No vocabulary has more rows.
+_MOST_ROWS = 1 << 24
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ID_LINE = re.compile(rf"[ \t]*id[ \t]*=[ \t]*([\"'])({_ID.pattern})\1")
 _DATE = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MARGIN = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?(e-?[0-9]{1,3})?")
 _DEFAULTS = ("model", "revision", "fingerprint", "domain", "competitors", "universe", "evidence", "expect")
+# What binds a claim to the weights of one model.
+_OF_WEIGHTS = ("revision", "fingerprint", "competitors")
 _OWN = ("id", "token", "tokens", "text", "verdict", "sense", "count", "method", "reported", "note")
 
 
 def read_claims(path: Path) -> ClaimsFile:
     """The claims in a file. Raises a MalformedError naming the file, ModelUnavailableError if unreadable."""
-    data = read_regular(path)
+    try:
+        data = read_regular(path)
+    except ModelUnavailableError as error:
+        raise ModelUnavailableError(
+            f"{path}: {error}; give the path of a claims file, as docs/claims.md describes it"
+        ) from None
+    except MalformedError as error:
+        raise type(error)(f"{path}: {error}") from None
     try:
         return from_bytes(data, path)
     except MalformedError as error:
@@ -78,10 +94,12 @@ def from_bytes(data: bytes, path: Path) -> ClaimsFile:
         root = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise NotationError(f"not TOML: {error}") from None
+    except ValueError:
+        raise NotationError("not TOML that is read here: an integer has thousands of digits") from None
     if root.get("format") != FORMAT:
-        raise WrongFormatError(f'format is {str(root.get("format"))[:40]!a}, expected "{FORMAT}"')
+        raise WrongFormatError(f'format is {_shown(root.get("format"))}, expected "{FORMAT}"')
     if type(root.get("version")) is not int or root["version"] != VERSION:
-        raise WrongVersionError(f"version is {str(root.get('version'))[:40]!a}, this program reads {VERSION}")
+        raise WrongVersionError(f"version is {_shown(root.get('version'))}, this program reads {VERSION}")
     _keys(root, "the file", ("format", "version", "source", "universe", "claim"), ("defaults",))
     source = _source(root["source"])
     universes = {name: _universe(name, value) for name, value in _table(root["universe"], "universe").items()}
@@ -90,15 +108,16 @@ def from_bytes(data: bytes, path: Path) -> ClaimsFile:
     if not isinstance(root["claim"], list) or not root["claim"]:
         raise FieldValueError("claim: there are none; write them as [[claim]]")
     claims: dict[str, Claim] = {}
+    lines = _lines(text)
     for number, value in enumerate(root["claim"], 1):
         table = _table(value, f"claim number {number}")
-        name = str(table.get("id", f"number {number}"))[:100]
+        name = _shown(table["id"]) if "id" in table else f"number {number}"
         try:
-            claim = _claim({**defaults, **table}, universes, _line(text, name))
+            claim = _claim(_with_defaults(table, defaults), universes, lines)
         except MalformedError as error:
-            raise type(error)(f"claim {name!a}: {error}") from None
+            raise type(error)(f"claim {name}: {error}") from None
         if claim.id in claims:
-            raise DuplicateKeyError(f"claim {name!a}: another claim has this id")
+            raise DuplicateKeyError(f"claim {name}: another claim has this id")
         claims[claim.id] = claim
     _require_covered(universes, claims.values())
     return ClaimsFile(path, source, universes, tuple(claims.values()), _header(text))
@@ -140,7 +159,20 @@ def _universe(name: str, value: object) -> Universe:
     return Universe(name, words, size, tokens)
 
 
-def _claim(f: dict[str, Any], universes: dict[str, Universe], line: int) -> Claim:
+def _with_defaults(table: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a claim. A claim about every model has none that is about weights, inherited or not."""
+    f = {**defaults, **table}
+    if f.get("model") == ANY_MODEL:
+        for name in _OF_WEIGHTS:
+            if name in table:
+                raise FieldValueError(
+                    f'{name} is about the weights of one model, and model = "any" about none'
+                )
+            f.pop(name, None)
+    return f
+
+
+def _claim(f: dict[str, Any], universes: dict[str, Universe], lines: dict[str, int]) -> Claim:
     _keys(f, "its table", ("id", "model", "domain", "universe"), (*_DEFAULTS, *_OWN))
     universe = universes.get(_text(f["universe"], "universe"))
     if universe is None:
@@ -152,9 +184,12 @@ def _claim(f: dict[str, Any], universes: dict[str, Universe], line: int) -> Clai
     except UsageError as error:
         raise FieldValueError(str(error)) from None
     tokens = _members(f, universe)
+    name = _match(f["id"], _ID, "id", "letters, digits, dots, dashes and underscores")
+    method = _method(f["method"]) if "method" in f else None
+    replayed = method is not None and method.is_float
     claim = Claim(
-        id=_match(f["id"], _ID, "id", "letters, digits, dots, dashes and underscores"),
-        model=_text(f["model"], "model"),
+        id=name,
+        model=_printable(f["model"], "model"),
         revision=_match(f["revision"], _COMMIT, "revision", "the 40 digits of a commit hash")
         if "revision" in f
         else None,
@@ -169,12 +204,14 @@ def _claim(f: dict[str, Any], universes: dict[str, Universe], line: int) -> Clai
         verdict=_one_of(f["verdict"], VERDICTS, "verdict") if "verdict" in f else None,
         sense=_one_of(f["sense"], SENSES, "sense") if "sense" in f else None,
         count=_count(f["count"], "count") if "count" in f else None,
-        method=_method(f["method"]) if "method" in f else None,
+        method=method,
         reported=_reported(f["reported"]) if "reported" in f else None,
         evidence=_evidence(f.get("evidence", [])),
-        expect=_one_of(f.get("expect", "confirmed"), EXPECTATIONS, "expect"),
+        expect=_one_of(f.get("expect", ANSWERS[0]), ANSWERS, "expect, of an answer in floats,")
+        if replayed
+        else _one_of(f.get("expect", EXPECTATIONS[0]), EXPECTATIONS, "expect"),
         note=_text(f["note"], "note") if "note" in f else "",
-        line=line,
+        line=lines.get(name, 1),
     )
     _require_sense(claim)
     return claim
@@ -201,7 +238,7 @@ def _method(value: object) -> Method:
     name = _one_of(f["name"], METHODS, "method: name")
     if name == OWN_VECTOR:
         _keys(f, "method own-vector", ("name", "argmax"))
-        return Method(name, argmax=_token(f["argmax"], "method: argmax"))
+        return Method(name, argmax=_count(f["argmax"], "method: argmax"))
     _keys(f, "method post-lp", ("name", "arithmetic", "margin", "says"), ("argmax",))
     arithmetic = _one_of(f["arithmetic"], ("exact", "float"), "method: arithmetic")
     if "argmax" in f and (arithmetic == "exact" or f["says"] != "feasible"):
@@ -209,12 +246,18 @@ def _method(value: object) -> Method:
             "method: only a solver that found the program feasible has a direction, and an argmax"
         )
     margin = _text(f["margin"], "method: margin")
+    if margin != POSITIVE or arithmetic == "float":
+        _require_margin(margin)
+    if arithmetic == "float" and not 0 < approximate(Fraction(margin)) < math.inf:
+        raise FieldValueError(
+            f"method: margin {margin} is none that a solver can be given: as a float it is 0 or infinite"
+        )
     return Method(
         name,
         arithmetic,
-        None if margin == "positive" and arithmetic == "exact" else _margin(margin),
+        margin,
         _one_of(f["says"], ("feasible", "infeasible"), "method: says"),
-        _token(f["argmax"], "method: argmax") if "argmax" in f else None,
+        _count(f["argmax"], "method: argmax") if "argmax" in f else None,
     )
 
 
@@ -223,15 +266,13 @@ def _reported(value: object) -> Reported:
     _keys(f, "reported", ("method", "argmax"), ("margin",))
     margin = _text(f["margin"], "reported: margin") if "margin" in f else None
     if margin is not None:
-        _margin(margin)
-    return Reported(_text(f["method"], "reported: method"), _token(f["argmax"], "reported: argmax"), margin)
+        _require_margin(margin)
+    return Reported(_text(f["method"], "reported: method"), _count(f["argmax"], "reported: argmax"), margin)
 
 
-def _margin(text: str) -> Fraction:
-    found = Fraction(text) if _MARGIN.fullmatch(text) else Fraction(0)
-    if found <= 0:
+def _require_margin(text: str) -> None:
+    if not _MARGIN.fullmatch(text) or Fraction(text) <= 0:
         raise NotationError(f'margin {text[:40]!a} is not a positive decimal in a string, such as "1.01e-7"')
-    return found
 
 
 def _evidence(value: object) -> tuple[str, ...]:
@@ -259,18 +300,20 @@ def _require_sense(c: Claim) -> None:
         raise FieldValueError('a count is of one verdict over the whole universe: tokens = "all"')
     if c.count is not None and c.count > c.universe.size:
         raise FieldValueError(f"a count of {c.count} in a universe of {c.universe.size}")
-    for_all = c.method is not None and c.method.name == POST_LP and c.method.arithmetic == "exact"
-    if (c.model == ANY_MODEL or c.universe.rows == "every") and not (
-        for_all and c.model == ANY_MODEL and c.universe.rows == "every"
-    ):
+    for_all = c.method is not None and c.method.margin is not None and not c.method.is_float
+    if len({for_all, c.model == ANY_MODEL, c.universe.rows == "every"}) > 1:
         raise FieldValueError(
-            'model = "any" and a universe of rows = "every" go together, and with post-lp in exact arithmetic'
-        )
-    if c.method is not None and c.method.name == OWN_VECTOR and c.evidence:
-        raise FieldValueError(
-            "own-vector takes no evidence: the kernel compares all rows at that vector anew"
+            'post-lp in exact arithmetic, model = "any" and a universe of rows = "every" go together: '
+            "its proof is about every token of every model, and looks at no weights"
         )
     single = c.tokens is not None and len(c.tokens) == 1
+    if c.method is not None and c.method.is_float and not single:
+        raise FieldValueError("a solver is asked about one token: post-lp in floats takes a single one")
+    if c.evidence and ((c.method is not None and not for_all) or c.sense == "model"):
+        raise FieldValueError(
+            "it takes no evidence, which could not settle it: the question is answered anew each time "
+            "(evidence = [] leaves that of [defaults] out)"
+        )
     if c.text is not None and not single:
         raise FieldValueError("a text belongs to a single token")
     if c.method is not None and c.method.argmax is not None and not single:
@@ -292,26 +335,34 @@ def _require_covered(universes: dict[str, Universe], claims: Collection[Claim]) 
     for c in claims:
         if c.tokens is not None:
             key = (c.universe.name, c.model, c.revision, c.domain, c.competitors, *c.form)
-            if named.setdefault(key, set()) & set(c.tokens):
+            if not named.setdefault(key, set()).isdisjoint(c.tokens):
                 raise DuplicateKeyError(
                     f"claim {c.id!a}: another claim asserts the same of a token of its own"
                 )
-            named[key] |= set(c.tokens)
+            named[key].update(c.tokens)
     for (name, model, _, domain, *_), tokens in named.items():
-        lost = [t for t in universes[str(name)].members if t not in tokens]
+        universe = universes[str(name)]
+        lost = universe.size - len(tokens)
         if lost:
+            some = islice((t for t in universe.members if t not in tokens), 8)
             raise MissingKeyError(
-                f"universe {name!r}: {len(lost)} of its {universes[str(name)].size} tokens are in no claim "
-                f"about {model}, {getattr(domain, 'name', domain)}: {', '.join(map(str, lost[:8]))}"
+                f"universe {name!r}: {lost} of its {universe.size} tokens are in no claim of this kind "
+                f"about {model}, {getattr(domain, 'name', domain)}: {', '.join(map(str, some))}; add claims "
+                "about them, or give the tokens that are meant a universe of their own"
             )
     unused = set(universes) - {c.universe.name for c in claims}
     if unused:
         raise FieldValueError(f"universe {min(unused)!r}: no claim is about it")
 
 
-def _line(text: str, name: str) -> int:
-    found = re.search(rf'^[ \t]*id[ \t]*=[ \t]*["\']{re.escape(name)}["\']', text, re.MULTILINE)
-    return text.count("\n", 0, found.start()) + 1 if found else 1
+def _lines(text: str) -> dict[str, int]:
+    """The line of each id, as it is usually written."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _ID_LINE.match(line)
+        if match is not None:
+            found.setdefault(match[2], number)
+    return found
 
 
 def _header(text: str) -> str:
@@ -351,9 +402,21 @@ def _text(value: object, what: str) -> str:
     return str(value)
 
 
+def _printable(value: object, what: str) -> str:
+    text = _text(value, what)
+    if not text.isprintable():
+        raise FieldValueError(f"{what} {text[:100]!a} has characters that cannot be printed")
+    return text
+
+
+def _shown(value: object) -> str:
+    """Any value of a file, fit for one line of a message."""
+    return ascii(value[:100]) if isinstance(value, str) else f"no text but {type(value).__name__}"
+
+
 def _one_of(value: object, allowed: tuple[str, ...], what: str) -> str:
     if not isinstance(value, str) or value not in allowed:
-        raise FieldValueError(f"{what} is {str(value)[:40]!a}: use {', '.join(x for x in allowed if x)}")
+        raise FieldValueError(f"{what} is {_shown(value)}: use {', '.join(x for x in allowed if x)}")
     return value
 
 
@@ -364,13 +427,9 @@ def _match(value: object, pattern: re.Pattern[str], what: str, words: str) -> st
 
 
 def _count(value: object, what: str) -> int:
-    if type(value) is not int or not 0 <= value <= _MAX_TOKEN:
-        raise FieldValueError(f"{what} is not a natural number")
+    if type(value) is not int or not 0 <= value <= _MOST_ROWS:
+        raise FieldValueError(f"{what} is not a natural number of at most {_MOST_ROWS}")
     return value
-
-
-def _token(value: object, what: str) -> int:
-    return _count(value, what)
 
 
 def _tokens(value: object, what: str) -> tuple[int, ...]:
@@ -378,8 +437,10 @@ def _tokens(value: object, what: str) -> tuple[int, ...]:
         raise FieldValueError(f"{what}: tokens are not a list of ids")
     if not value:
         raise FieldValueError(f"{what}: it is empty")
-    tokens = tuple(_token(x, f"{what}: a token") for x in value)
-    if len(set(tokens)) != len(tokens):
-        twice = next(t for t in tokens if tokens.count(t) > 1)
-        raise DuplicateKeyError(f"{what}: token {twice} stands there twice")
+    tokens = tuple(_count(x, f"{what}: a token") for x in value)
+    seen: set[int] = set()
+    for token in tokens:
+        if token in seen:
+            raise DuplicateKeyError(f"{what}: token {token} stands there twice")
+        seen.add(token)
     return tokens

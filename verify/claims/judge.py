@@ -1,6 +1,7 @@
 """GLUE. The outcome of a claim: CONFIRMED, REFUTED, UNDECIDED, or UNCHECKED where weights are not at hand.
 
-Only proved facts count, in the claim's own domain. Wrong here = an outcome that its evidence does not bear.
+Only proved facts count, in the claim's own domain. What a solver answers in floats is no proof, and has
+outcomes of its own: SAME ANSWER, OTHER ANSWER. Wrong here = an outcome that its evidence does not bear.
 """
 
 from __future__ import annotations
@@ -8,17 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from verify.claims.claim import ANY_MODEL, HARD, OWN_VECTOR, Claim, ClaimsFile
-from verify.claims.compute import Computer
+from verify.claims.claim import HARD, MANY, Claim, ClaimsFile
+from verify.claims.compute import Computer, on_sphere
 from verify.claims.evidence import Evidence, Fact
 from verify.claims.printed import check_proof
-from verify.claims.weights import Weights, competitor_count
+from verify.claims.weights import Identity, NotAtHandError, Weights
 from verify.errors import (
     EXIT_REFUTED,
     EXIT_UNAVAILABLE,
     EXIT_UNDECIDED,
     FieldValueError,
-    ModelUnavailableError,
     VerifyError,
 )
 from verify.figures import approximate
@@ -26,39 +26,47 @@ from verify.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from verify.claims.claim import Method
     from verify.kernel.check import Standing
     from verify.models import Model
 
 CONFIRMED, REFUTED, UNDECIDED, UNCHECKED = "CONFIRMED", "REFUTED", "UNDECIDED", "UNCHECKED"
+SAME, OTHER = "SAME ANSWER", "OTHER ANSWER"
+OUTCOMES = (CONFIRMED, REFUTED, SAME, OTHER, UNDECIDED, UNCHECKED)
 DEFAULT, AUDIT, RECOMPUTE = "default", "audit", "recompute"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One token (None: all of them). holds: whether what is asserted of it is so; None where not settled."""
+    """One token (None: all of them). holds: whether what is asserted of it is proved; None where not settled.
+
+    source: where the evidence lies; None for the kernel's own work, and for evidence in memory.
+    """
 
     token: int | None
     holds: bool | None
     words: str
+    source: Path | None = None
 
 
 @dataclass
 class Result:
-    """The outcome of one claim, with what it rests on."""
+    """The outcome of one claim, with what it rests on. weights: None where it rests on none."""
 
     file: ClaimsFile
     claim: Claim
     outcome: str
     findings: list[Finding] = field(default_factory=list)
     reason: str = ""
+    weights: Identity | None = None
 
     @property
     def as_expected(self) -> bool:
         """Whether this is the outcome that the file expects; an UNCHECKED claim is never."""
         if self.claim.expect == "open":
-            return self.outcome in (CONFIRMED, REFUTED)
+            return self.outcome in (CONFIRMED, REFUTED, SAME, OTHER)
         return self.outcome == self.claim.expect.upper()
 
     @property
@@ -103,24 +111,25 @@ class Judge:
             raise type(error)(f"{prefix}{error}") from None
 
     def _judge(self, file: ClaimsFile, claim: Claim) -> Result:
-        if claim.model == ANY_MODEL or (claim.method is not None and claim.method.name != OWN_VECTOR):
-            return self._printed_program(file, claim)
+        method = claim.method
+        if method is not None and method.margin is not None and not method.is_float:
+            return self._printed_program(file, claim, method)
         saved = [] if self.mode == RECOMPUTE else self.evidence.saved(claim, file)
         try:
             model = self.weights.model(claim)
-        except ModelUnavailableError as error:
-            reason = f"the weights of {claim.model} are not at hand: {error}"
-            return Result(file, claim, UNCHECKED, reason=reason)
-        count = competitor_count(claim, model)
-        if claim.method is not None:
-            findings = self._own_vectors(claim, model, count, saved=[])
+            count = self.weights.competitors(claim, model)
+        except NotAtHandError as error:
+            return Result(file, claim, UNCHECKED, reason=str(error))
+        if method is not None and method.margin is not None:
+            result = self._replay(file, claim, method, method.margin, model, count)
+        elif method is not None or claim.verdict == HARD:
+            facts = list(self.evidence.facts(claim, saved, model, count))
+            result = _result(file, claim, self._own_vectors(claim, model, count, facts))
         else:
             facts = list(self.evidence.facts(claim, saved, model, count))
-            if claim.verdict == HARD:
-                findings = self._own_vectors(claim, model, count, facts)
-            else:
-                findings = self._verdicts(claim, model, facts)
-        return _result(file, claim, findings)
+            result = _result(file, claim, self._verdicts(claim, model, facts))
+        result.weights = self.weights.identity(claim, model)
+        return result
 
     def _verdicts(self, claim: Claim, model: Model, facts: list[Fact]) -> list[Finding]:
         """Speakable or unspeakable: by saved evidence first, the rest decided anew unless only audited."""
@@ -137,7 +146,7 @@ class Judge:
 
     def _verdict(self, claim: Claim, token: int, fact: Fact | None, tried: Fact | None) -> Finding:
         if fact is not None:
-            return Finding(token, fact.verdict == claim.verdict, fact.words)
+            return Finding(token, fact.verdict == claim.verdict, fact.words, fact.source)
         if tried is not None:
             return Finding(token, None, tried.words)
         # With weights at hand this is no UNCHECKED: evidence that went missing must not pass as that.
@@ -146,31 +155,29 @@ class Judge:
     def _own_vectors(self, claim: Claim, model: Model, count: int, saved: list[Fact]) -> list[Finding]:
         """Hard to speak, or the row on top at the own vector: exact, and without a solver."""
         sense = claim.sense or "post"
-        known = {f.token: f for f in saved if f.hard is not None}
+        if sense == "model" and on_sphere(model.readout):
+            why = "with epsilon = 0 the norm's image is a sphere, and no rational multiple of an own vector "
+            why += "need lie on it: not decided"
+            return [Finding(t, None, why) for t in claim.members]
         findings = {}
-        for token, fact in known.items():
+        for fact in saved:
             if fact.hard is not None:
-                hard = fact.hard[0 if sense == "post" else 1]
-                words = "" if hard else "not "
-                findings[token] = Finding(token, hard, f"{words}hard to speak; ledger: {fact.words}")
+                words = f"{'' if fact.hard else 'not '}hard to speak; ledger: {fact.words}"
+                findings[fact.token] = Finding(fact.token, fact.hard, words, fact.source)
         rest = [t for t in claim.members if t not in findings]
-        for token, standing in self.computer.own_vectors(model, count, sense, rest):
-            findings[token] = _own_finding(claim, token, standing)
+        rows = claim.method is not None or len(rest) <= MANY
+        for token, standing in self.computer.own_vectors(model, count, sense, rest, rows=rows):
+            findings[token] = _own_finding(claim, token, standing, rows=rows)
         return [findings[t] for t in claim.members]
 
-    def _printed_program(self, file: ClaimsFile, claim: Claim) -> Result:
-        method = claim.method
-        if method is None:
-            raise FieldValueError(f"claim {claim.id!a}: a claim about every model is about a method")
-        if method.arithmetic == "float":
-            return self._replay(file, claim, method)
+    def _printed_program(self, file: ClaimsFile, claim: Claim, method: Method) -> Result:
         if not claim.evidence:
             raise FieldValueError(
                 f"claim {claim.id!a}: its evidence, the proof about the program, is missing"
             )
         for name in claim.evidence:
             try:
-                check_proof(read_regular(file.path.parent / name), method.margin)
+                check_proof(read_regular(file.path.parent / name))
             except VerifyError as error:
                 raise type(error)(f"claim {claim.id!a}: evidence {name!a}: {error}") from None
         words = (
@@ -180,24 +187,22 @@ class Judge:
         holds = method.says == "infeasible"
         return Result(file, claim, CONFIRMED if holds else REFUTED, [Finding(None, holds, words)])
 
-    def _replay(self, file: ClaimsFile, claim: Claim, method: Method) -> Result:
-        try:
-            model = self.weights.model(claim)
-        except ModelUnavailableError as error:
-            return Result(
-                file, claim, UNCHECKED, reason=f"the weights of {claim.model} are not at hand: {error}"
-            )
+    def _replay(
+        self, file: ClaimsFile, claim: Claim, method: Method, margin: str, model: Model, count: int
+    ) -> Result:
         if self.mode != RECOMPUTE:
             reason = "what a solver says in floats is seen by running it again only: --recompute"
             return Result(file, claim, UNCHECKED, reason=reason)
-        holds, words = self.computer.replay(claim, method, model)
-        return Result(
-            file, claim, CONFIRMED if holds else UNDECIDED, [Finding(claim.members[0], holds, words)]
-        )
+        same, words = self.computer.replay(claim, method, margin, model, count)
+        outcome = UNDECIDED if same is None else SAME if same else OTHER
+        return Result(file, claim, outcome, [Finding(claim.members[0], None, words)])
 
 
-def _own_finding(claim: Claim, token: int, standing: Standing) -> Finding:
-    """What an exact standing at the own vector says of a claim."""
+def _own_finding(claim: Claim, token: int, standing: Standing, *, rows: bool) -> Finding:
+    """What an exact standing at the own vector says of a claim. rows: whether it says which row is on top."""
+    if not rows and standing.sign:
+        words = f"at its own vector {'it' if standing.sign > 0 else 'another row'} is on top, exactly"
+        return Finding(token, standing.sign < 0, words)
     top = (
         [token, *standing.nearest]
         if standing.sign == 0
@@ -205,13 +210,13 @@ def _own_finding(claim: Claim, token: int, standing: Standing) -> Finding:
         if standing.sign > 0
         else standing.nearest
     )
-    rows = ", ".join(map(str, top[:5])) + (" and more" if len(top) > 5 else "")
+    listed = ", ".join(map(str, top[:5])) + (" and more" if len(top) > 5 else "")
     if standing.sign == 0:
-        words = f"at its own vector the rows {rows} are level at the top, exactly"
+        words = f"at its own vector the rows {listed} are level at the top, exactly"
     else:
         margin = approximate(abs(standing.margin))
         by = standing.nearest[0] if standing.sign > 0 else token
-        words = f"at its own vector row {rows} is on top, exactly; row {by} is behind it"
+        words = f"at its own vector row {listed} is on top, exactly; row {by} is behind it"
         words += f" (by {margin:.4g} at that vector's length)" if claim.sense == "model" else ""
     wanted = claim.method.argmax if claim.method is not None else None
     return Finding(token, standing.sign <= 0 if wanted is None else wanted in top, words)
@@ -239,7 +244,9 @@ def shown(result: Result, most: int = 3) -> Iterator[str]:
     elif result.outcome in (UNDECIDED, UNCHECKED):
         chosen = [f for f in result.findings if f.holds is None]
     elif result.claim.count is not None:
-        chosen = [f for f in result.findings if f.holds]
+        yes, _, open_ = result.counts
+        too_few = yes + open_ < result.claim.count
+        chosen = [f for f in result.findings if f.holds is (not too_few)]
     else:
         chosen = result.findings
     for finding in chosen[:most]:

@@ -8,13 +8,8 @@ every model. Wrong here = this one statement is wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from verify.errors import FieldValueError, MissingKeyError, RefutedError, UnknownKeyError
 from verify.kernel import strict_json
-
-if TYPE_CHECKING:
-    from fractions import Fraction
 
 FORMAT = "verify-printed-program"
 PROGRAM = "for every row j, the token's own row t included: (w_j - w_t).x <= -margin; margin > 0"
@@ -33,8 +28,8 @@ def proof_bytes() -> bytes:
     )
 
 
-def check_proof(data: bytes, margin: Fraction | None) -> None:
-    """Check a proof that the program is infeasible at `margin` > 0 (None: at every one), for any weights.
+def check_proof(data: bytes) -> None:
+    """Check a proof that the program is infeasible at every margin > 0, for any weights.
 
     A combination of rows by non-negative multipliers, not all zero, that cancels x and leaves a negative
     right-hand side. Only the own row cancels for all weights alike, so only it may be named. Raises
@@ -52,6 +47,6 @@ def check_proof(data: bytes, margin: Fraction | None) -> None:
         raise MissingKeyError("multipliers: there is none on the own row")
     own = strict_json.count(multipliers["own"], "multipliers")
     strict_json.require_canonical(strict_json.write(top), data)
-    # own * (w_t - w_t).x = 0 <= -own * margin is false exactly if both are positive.
-    if own == 0 or (margin is not None and margin <= 0):
+    # own * (w_t - w_t).x = 0 <= -own * margin is false exactly if both are positive, and margin > 0.
+    if own == 0:
         raise RefutedError("0 <= 0 is true: these multipliers prove nothing")

@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from verify.claims.judge import CONFIRMED, REFUTED, UNCHECKED, UNDECIDED, Result, shown
+from verify.claims.judge import CONFIRMED, OTHER, OUTCOMES, REFUTED, SAME, UNCHECKED, UNDECIDED, Result, shown
 from verify.figures import escape, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from verify.claims.weights import Identity
     from verify.errors import VerifyError
 
-OUTCOMES = (CONFIRMED, REFUTED, UNDECIDED, UNCHECKED)
-FORMATS = ("text", "json", "junit", "sarif", "github")
-_SARIF_KIND = {CONFIRMED: "pass", REFUTED: "pass", UNDECIDED: "open", UNCHECKED: "notApplicable"}
+_SARIF_KIND = {
+    CONFIRMED: "pass",
+    REFUTED: "pass",
+    SAME: "informational",
+    OTHER: "informational",
+    UNDECIDED: "open",
+    UNCHECKED: "notApplicable",
+}
 
 
 def counts(results: Sequence[Result]) -> dict[str, int]:
-    """How many of each outcome, in a fixed order, and how many definite ones are not as expected."""
+    """How many of each outcome, in a fixed order."""
     found = Counter(r.outcome for r in results)
     return {name: found[name] for name in OUTCOMES}
+
+
+def by_file(results: Iterable[Result]) -> dict[Path, list[Result]]:
+    """The results of each file, in the order of files."""
+    out: dict[Path, list[Result]] = {}
+    for result in results:
+        out.setdefault(result.file.path, []).append(result)
+    return out
+
+
+def weights_lines(weights: Identity | None) -> list[str]:
+    """Which weights an outcome rests on, and what is taken on trust about them."""
+    if weights is None:
+        return []
+    commit = f", commit {weights.revision}" if weights.revision else ""
+    lines = [f"weights: fingerprint {weights.fingerprint}{commit}"]
+    return [*lines, f"HYPOTHESIS: {plain(weights.hypothesis)}"] if weights.hypothesis else lines
 
 
 def verdict_of(result: Result) -> str:
@@ -39,7 +64,7 @@ def headline(result: Result) -> str:
         expected = f" (NOT AS EXPECTED: {claim.expect})"
     elif claim.expect not in ("confirmed", "open") and result.as_expected:
         expected = " (as expected)"
-    return f"{result.outcome}{expected} {claim.id}: {claim.words} - {plain(claim.subject)}"
+    return f"{result.outcome}{expected} {claim.id}: {plain(claim.words)} - {plain(claim.subject)}"
 
 
 def text_lines(result: Result, most: int = 3) -> list[str]:
@@ -51,7 +76,9 @@ def text_lines(result: Result, most: int = 3) -> list[str]:
     reported = result.claim.reported
     if reported is not None:
         margin = f" at margin {reported.margin}" if reported.margin else ""
-        lines.append(f"    the source reports {reported.method}{margin}, argmax {reported.argmax}")
+        words = f"the source reports {reported.method}{margin}, argmax {reported.argmax}"
+        lines.append(f"    {plain(words)}")
+    lines += [f"    {line}" for line in weights_lines(result.weights)]
     if result.claim.note:
         lines.append(f"    note: {plain(result.claim.note)}")
     return lines
@@ -92,6 +119,11 @@ def _json(r: Result) -> dict[str, Any]:
         "competitors": c.competitors,
         "universe": {"name": c.universe.name, "size": c.universe.size or None, "what": c.universe.what},
         "expect": c.expect,
+        "note": c.note or None,
+        "weights": None
+        if r.weights is None
+        else {"fingerprint": r.weights.fingerprint, "revision": r.weights.revision},
+        "hypotheses": [r.weights.hypothesis] if r.weights is not None and r.weights.hypothesis else [],
         "outcome": r.outcome,
         "as_expected": r.as_expected,
         "reason": r.reason or None,
@@ -108,8 +140,8 @@ def as_junit(results: Sequence[Result]) -> str:
     numbers = {"failures": "unexpected", "errors": "undecided", "skipped": "unchecked"}
     totals_of = {name: str(kinds[kind]) for name, kind in numbers.items()}
     root = ET.Element("testsuites", {"name": "verify claims", "tests": str(len(results)), **totals_of})
-    for path in dict.fromkeys(str(r.file.path) for r in results):
-        some = [r for r in results if str(r.file.path) == path]
+    for file, some in by_file(results).items():
+        path = str(file)
         kinds = Counter(verdict_of(r) for r in some)
         totals_of = {name: str(kinds[kind]) for name, kind in numbers.items()}
         suite = ET.SubElement(root, "testsuite", {"name": _xml(path), "tests": str(len(some)), **totals_of})
@@ -138,7 +170,7 @@ def _xml(text: str) -> str:
 
 
 def as_sarif(results: Sequence[Result], version: str) -> str:
-    """SARIF 2.1.0. A claim that is not as expected is an error; what could not be settled is a warning."""
+    """SARIF 2.1.0. A claim that is not as expected is a failure, of level error; all others have no level."""
     rules = [
         {
             "id": "unexpected",
@@ -165,7 +197,7 @@ def as_sarif(results: Sequence[Result], version: str) -> str:
 
 def _sarif(r: Result, names: list[Any]) -> dict[str, Any]:
     verdict = verdict_of(r)
-    uri = r.file.path.as_posix()
+    uri = _uri(r.file.path)
     found: dict[str, Any] = {
         "ruleId": verdict,
         "ruleIndex": names.index(verdict),
@@ -178,6 +210,15 @@ def _sarif(r: Result, names: list[Any]) -> dict[str, Any]:
         "partialFingerprints": {"claim": f"{uri}#{r.claim.id}"},
     }
     return found
+
+
+def _uri(path: Path) -> str:
+    """Relative to the working directory where it lies there, percent-encoded."""
+    whole = path.absolute()
+    try:
+        return quote(whole.relative_to(Path.cwd()).as_posix())
+    except ValueError:
+        return whole.as_uri()
 
 
 def github_annotations(results: Sequence[Result]) -> list[str]:
@@ -217,15 +258,17 @@ def markdown(results: Sequence[Result], most: int = 200) -> str:
     """The step summary: totals by file, then every claim that is not plainly as expected, then the rest."""
     order = ("unexpected", "undecided", "unchecked", "ok")
     lines = ["## Claims", "", totals(results) + ".", ""]
-    lines += ["| file | " + " | ".join(OUTCOMES) + " | not as expected |", "|---|" + "---|" * 5]
-    for path in dict.fromkeys(str(r.file.path) for r in results):
-        some = [r for r in results if str(r.file.path) == path]
+    lines += ["| file | " + " | ".join(OUTCOMES) + " | not as expected |"]
+    lines += ["|---|" + "---|" * (len(OUTCOMES) + 1)]
+    for path, some in by_file(results).items():
         wrong = sum(verdict_of(r) == "unexpected" for r in some)
-        lines.append(f"| {escape(path)} | " + " | ".join(map(str, counts(some).values())) + f" | {wrong} |")
+        lines.append(
+            f"| {escape(str(path))} | " + " | ".join(map(str, counts(some).values())) + f" | {wrong} |"
+        )
     lines += ["", "| outcome | claim | what is claimed | evidence |", "|---|---|---|---|"]
     ranked = sorted(results, key=lambda r: order.index(verdict_of(r)))
     for r in ranked[:most]:
-        rest = " ".join(x for x in (r.reason, *shown(r, 1)) if x)
+        rest = "; ".join(x for x in (r.reason, *shown(r, 1), *weights_lines(r.weights)) if x)
         mark = " **not as expected**" if verdict_of(r) == "unexpected" else ""
         claim = escape(f"{r.claim.words} - {r.claim.subject}")
         lines.append(f"| {r.outcome}{mark} | {escape(r.claim.id)} | {claim} | {escape(rest)} |")

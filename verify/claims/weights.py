@@ -6,11 +6,11 @@ Wrong here = a claim is checked on another model than it names.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verify.errors import FieldValueError, ModelUnavailableError, UsageError
-from verify.models import load_model
+from verify.models import competitor_count, load_model, load_named
 from verify.models.bundled import BUNDLED
 from verify.models.hub import split_hub_name
 
@@ -21,38 +21,68 @@ if TYPE_CHECKING:
     from verify.claims.claim import Claim
     from verify.models import Model
 
+    Key = tuple[object, ...]
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Loaded models that are kept: their tensors are mapped, their float copies are not here.
 _MOST_MODELS = 4
 
 
+class NotAtHandError(ModelUnavailableError):
+    """Weights or a tokenizer that nobody named are not on this machine: the claim is UNCHECKED."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which weights an outcome rests on.
+
+    fingerprint: of their tensors. revision: the commit of the hub's snapshot, None for other places.
+    hypothesis: what is taken on trust about them, or "".
+    """
+
+    fingerprint: str
+    revision: str | None
+    hypothesis: str
+
+
 class Weights:
     """Models by the names that claims use. folders: name -> folder, for those that lie elsewhere.
 
-    fetch: whether the hub may be asked; where it is not, the caller has put its client offline.
+    A name is never a path: a folder of the working directory that is called like a hub model is not that.
+    fetch: only what a message proposes. Whether the hub is asked is its client's setting.
     """
 
     def __init__(self, folders: Mapping[str, Path] | None = None, *, fetch: bool = True) -> None:
         self.folders, self.fetch = dict(folders or {}), fetch
-        self._loaded: dict[tuple[str, str | None], Model | ModelUnavailableError] = {}
+        for name in self.folders:
+            if name in BUNDLED:
+                raise UsageError(f"--model-dir {name}: this model comes with this program; leave it out")
+        self._loaded: dict[tuple[str, str | None], Model] = {}
+        self._absent: dict[tuple[str, str | None], NotAtHandError] = {}
 
     def require_used(self, names: Iterable[str]) -> None:
         """Raise UsageError if a folder was given for a model that no claim is about."""
         unused = set(self.folders) - set(names)
         if unused:
-            raise UsageError(f"--model-dir {min(unused)}: no claim is about a model of this name")
+            raise UsageError(f"--model-dir {min(unused)!a}: no claim is about a model of this name")
 
     def model(self, claim: Claim) -> Model:
         """The model of a claim, after checking that the claim can be about it.
 
-        Raises ModelUnavailableError where its weights are not at hand, UsageError where they are other
-        weights than the claim's, FieldValueError where the claim names tokens that it has not.
+        Raises NotAtHandError where its weights are not at hand, another ModelUnavailableError where they are
+        and cannot be loaded, UsageError where they are other weights than the claim's, FieldValueError where
+        the claim names tokens that it has not.
         """
         model = self.named(claim.model, claim.revision)
-        if claim.revision is not None and model.revision != claim.revision:
+        found = model.revision
+        if claim.model in self.folders:
+            # Its name may speak against the claim, but cannot speak for it.
+            name = self.folders[claim.model].resolve().name
+            found = name if _COMMIT.fullmatch(name) else claim.revision
+        if claim.revision not in (None, found):
             raise UsageError(
                 f"claim {claim.id!a}: the weights at hand for {claim.model!a} are of revision "
-                f"{model.revision!a}, the claim is about {claim.revision!a}"
+                f"{found!a}, the claim is about {claim.revision!a}"
             )
         if claim.fingerprint is not None and model.readout.fingerprint != claim.fingerprint:
             raise UsageError(
@@ -62,53 +92,75 @@ class Weights:
         _require_tokens(claim, model)
         return model
 
+    def identity(self, claim: Claim, model: Model) -> Identity:
+        """What to tell about the weights of a claim.
+
+        A folder does not say which model it holds, --model-dir does: a hypothesis, unless the claim names
+        the weights themselves by their fingerprint.
+        """
+        hypothesis = ""
+        if claim.model in self.folders and claim.fingerprint is None:
+            revision = f"@{claim.revision}" if claim.revision else ""
+            hypothesis = f"this folder is {claim.model}{revision}"
+        return Identity(model.readout.fingerprint, model.revision, hypothesis)
+
+    def competitors(self, claim: Claim, model: Model) -> int:
+        """Number of competitor rows. NotAtHandError where the claim counts those of an absent tokenizer."""
+        if claim.competitors == "tokenizer" and model.tokens.size is None:
+            raise NotAtHandError(f"{model.name} has no tokenizer file here, and the claim counts its ids")
+        return competitor_count(model, claim.competitors)
+
     def named(self, name: str, revision: str | None = None) -> Model:
-        """The model of a name. Raises ModelUnavailableError; that is remembered too, and asked once."""
+        """The model of a name. Raises NotAtHandError (remembered, and asked once), ModelUnavailableError."""
         key = (name, revision)
+        if key in self._absent:
+            raise self._absent[key]
         if key not in self._loaded:
             if len(self._loaded) >= _MOST_MODELS:
                 self._loaded.pop(next(iter(self._loaded)))
             try:
                 self._loaded[key] = self._load(name, revision)
-            except ModelUnavailableError as error:
-                self._loaded[key] = error
-        found = self._loaded[key]
-        if isinstance(found, ModelUnavailableError):
-            raise found
-        return found
+            except NotAtHandError as error:
+                self._absent[key] = error
+                raise
+        return self._loaded[key]
 
     def _load(self, name: str, revision: str | None) -> Model:
-        if name in self.folders:
-            folder = self.folders[name]
-            # A folder does not say which model it holds: that is what --model-dir NAME=PATH says.
-            commit = folder.resolve().name if _COMMIT.fullmatch(folder.resolve().name) else revision
-            return replace(load_model(str(folder)), name=name, revision=commit)
         if name in BUNDLED:
-            return load_model(name)
+            return load_named(name)
+        if name in self.folders:
+            try:
+                return replace(load_model(str(self.folders[name])), name=name, revision=None)
+            except ModelUnavailableError as error:
+                raise ModelUnavailableError(f"--model-dir {name!a}: {error}") from error
         if split_hub_name(name) is None:
-            raise ModelUnavailableError(f"{name[:100]!a} is no bundled model: name its folder by --model-dir")
+            raise NotAtHandError(
+                f"the weights of {name} are not at hand: it is neither a bundled model nor a name of the "
+                "hub; say where its folder is by --model-dir"
+            )
         try:
-            return load_model(f"{name}@{revision}" if revision else name)
+            model = load_named(f"{name}@{revision}" if revision else name)
         except ModelUnavailableError as error:
-            if not self.fetch and "not in the local cache" in str(error):
-                raise ModelUnavailableError(
-                    f"not bundled and not in the hub's local cache; give --model-dir {name}=PATH, or --fetch"
-                ) from None
-            raise
+            reason = str(error)
+            if not self.fetch and "not in the local cache" in reason:
+                reason = f"neither bundled nor in the hub's cache; give --model-dir {name}=PATH, or --fetch"
+            raise NotAtHandError(f"the weights of {name} are not at hand: {reason}") from error
+        if model.name != name:
+            raise UsageError(
+                f"model {name[:100]!a} loads {model.name!a}: write that name, and a commit as the claim's "
+                "revision"
+            )
+        return model
 
 
-def key_of(model: Model) -> tuple[str, str | None]:
-    """What tells models of one `Weights` apart; not their address in memory, which is used again."""
-    return model.name, model.revision
+def key_of(model: Model) -> Key:
+    """What tells models apart: name, tensors, and whatever else is read from files.
 
-
-def competitor_count(claim: Claim, model: Model) -> int:
-    """Number of competitor rows under the claim's rule."""
-    if claim.competitors == "all":
-        return model.readout.vocabulary
-    if model.tokens.size is None:
-        raise ModelUnavailableError(f"{model.name} has no tokenizer file, and the claim counts its ids")
-    return min(model.tokens.size, model.readout.vocabulary)
+    Not the model's address in memory, which is used again.
+    """
+    r = model.readout
+    files = sorted(model.files.items())
+    return (model.name, model.revision, r.fingerprint, r.norm, r.gain_offset, r.epsilon, *files)
 
 
 def _require_tokens(claim: Claim, model: Model) -> None:
@@ -118,15 +170,15 @@ def _require_tokens(claim: Claim, model: Model) -> None:
             f"claim {claim.id!a}: universe {claim.universe.name!r} has {claim.universe.size} tokens, "
             f"{claim.model} has {rows} rows"
         )
-    for token in claim.members:
-        if token >= rows:
-            raise FieldValueError(
-                f"claim {claim.id!a}: token {token} is outside the vocabulary: "
-                f"{claim.model} has rows 0..{rows - 1}"
-            )
-    for row in (x for x in (claim.method, claim.reported) if x is not None and x.argmax is not None):
-        if row.argmax is not None and row.argmax >= rows:
-            raise FieldValueError(f"claim {claim.id!a}: row {row.argmax} is outside the vocabulary")
+    last = max(claim.members)
+    if last >= rows:
+        raise FieldValueError(
+            f"claim {claim.id!a}: token {last} is outside the vocabulary: "
+            f"{claim.model} has rows 0..{rows - 1}"
+        )
+    for row in (x.argmax for x in (claim.method, claim.reported) if x is not None):
+        if row is not None and row >= rows:
+            raise FieldValueError(f"claim {claim.id!a}: row {row} is outside the vocabulary")
     if claim.text is not None and model.tokens.size is not None:
         found = model.tokens.text(claim.members[0])
         if found != claim.text:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from verify.claims import ClaimsFile, Judge, Result
-    from verify.claims.compute import Computer
     from verify.claims.contribute import Elsewhere
-    from verify.claims.weights import Weights
 
 _FORMATS = ("text", "json", "junit", "sarif", "github")
 
@@ -65,13 +63,15 @@ def command(
     """Check published claims (TOML files, docs/claims.md), and tell the outcome of each with its evidence.
 
     CONFIRMED and REFUTED are proved; UNDECIDED claims were not settled; UNCHECKED means that the weights are
-    not at hand, which is never a pass. Without an option saved evidence is audited first, and what it does
-    not settle is decided anew. Weights: bundled models, --model-dir, and the hub's local cache.
+    not at hand, which is never a pass. SAME ANSWER and OTHER ANSWER are what a solver says in floats when it
+    is run again (--recompute only), and no proof. Without an option saved evidence is audited first, and what
+    it does not settle is decided anew. Weights: bundled models, --model-dir, and the hub's local cache.
     """
     from verify.claims import Judge, exit_code, read_claims
     from verify.claims.compute import Computer
+    from verify.claims.contribute import everywhere, questions_of, require_ready, write_folder
+    from verify.claims.report import as_json
     from verify.claims.weights import Weights
-    from verify.files import require_writable
 
     if recompute and audit:
         raise UsageError("--recompute and --audit exclude each other")
@@ -80,18 +80,26 @@ def command(
     if also and out is None:
         raise UsageError("--also goes with --out")
     if not fetch:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        read = [read_claims(path) for path in files]
+        once: dict[Path, Path] = {}
+        for path in files:
+            once.setdefault(path.resolve(), path)
+        read = [read_claims(path) for path in once.values()]
+        claims = [c for file in read for c in file.claims]
         weights = Weights(_folders(folders), fetch=fetch)
-        weights.require_used([*(c.model for f in read for c in f.claims), *also])
+        weights.require_used([*(c.model for c in claims), *also])
+        questions = questions_of(claims if also else ())
+        others: list[Elsewhere] = []
         if out is not None:
-            require_writable(out)
+            require_ready(out, read, questions, also, weights)
         computer = Computer(out, _tell)
         mode = "audit" if audit else "recompute" if recompute else "default"
         results = _judge(read, Judge(weights, computer, mode), quiet=form != "text")
         code = exit_code(results, allow_unchecked=allow_unchecked)
-        others = _contribute(out, results, also, computer, weights, code) if out is not None else []
+        if out is not None:
+            others = everywhere(questions, list(dict.fromkeys(also)), weights, computer)
+            write_folder(out, results, others, as_json(results, code))
     except VerifyError as error:
         if form == "github":
             from verify.claims.report import error_annotation
@@ -119,12 +127,13 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
 
 def _judge(files: Sequence[ClaimsFile], judge: Judge, *, quiet: bool) -> list[Result]:
     from verify.claims.report import text_lines
+    from verify.figures import plain
 
     results: list[Result] = []
     for file in files:
         if not quiet:
             s = file.source
-            click.echo(f"{file.path}: {s.author}, {s.title} ({s.date})")
+            click.echo(plain(f"file {file.path}: {s.author}, {s.title} ({s.date})"))
         for claim in file.claims:
             result = judge.judge(file, claim)
             results.append(result)
@@ -135,22 +144,11 @@ def _judge(files: Sequence[ClaimsFile], judge: Judge, *, quiet: bool) -> list[Re
 
 
 def _print(lines: Sequence[str], result: Result) -> None:
-    colours = {"CONFIRMED": "green", "REFUTED": "red", "UNDECIDED": "yellow", "UNCHECKED": "yellow"}
+    colour = {"CONFIRMED": "green", "REFUTED": "red"}.get(result.outcome, "yellow")
     first = lines[0].removeprefix(result.outcome)
-    click.echo(click.style(result.outcome, fg=colours[result.outcome]) + first)
+    click.echo(click.style(result.outcome, fg=colour) + first)
     for line in lines[1:]:
         click.echo(line)
-
-
-def _contribute(
-    out: Path, results: Sequence[Result], also: Sequence[str], computer: Computer, weights: Weights, code: int
-) -> list[Elsewhere]:
-    from verify.claims.contribute import everywhere, write_folder
-    from verify.claims.report import as_json
-
-    others = everywhere((r.claim for r in results), list(dict.fromkeys(also)), weights, computer)
-    write_folder(out, results, others, computer, weights, as_json(results, code))
-    return others
 
 
 def _report(results: Sequence[Result], form: str, code: int, out: Path | None) -> None:

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What `load_model` was asked for; small, so that any process can load the same again."""
+    """What was asked for; small, so that any process can load the same again. named: by `load_named`."""
 
     name_or_path: str
     overrides: ReadoutOverrides | None
+    named: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +61,30 @@ def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) 
     is incomplete or names absent tensors.
     """
     try:
-        return _load(name_or_path, overrides)
+        file = _model_file(name_or_path)
+        if file is not None:
+            return _load_file(file, Source(name_or_path, overrides))
+        return _load(*_resolve(name_or_path), Source(name_or_path, overrides))
     except OSError as error:
         raise ModelUnavailableError(f"{name_or_path[:100]!a} cannot be read: {error}") from error
 
 
+def load_named(name: str, *, overrides: ReadoutOverrides | None = None) -> Model:
+    """Load a bundled model, else a hub name ("org/name[@revision]"): never a file or folder called so.
+
+    For names that come from files, which must not mean whatever lies in the working directory.
+    Raises as `load_model`.
+    """
+    try:
+        return _load(*_resolve_name(name), Source(name, overrides, named=True))
+    except OSError as error:
+        raise ModelUnavailableError(f"{name[:100]!a} cannot be read: {error}") from error
+
+
 def load_again(source: Source) -> Model:
     """The model that another process loaded."""
-    return load_model(source.name_or_path, overrides=source.overrides)
+    load = load_named if source.named else load_model
+    return load(source.name_or_path, overrides=source.overrides)
 
 
 def whole_folder(model: Model) -> Path:
@@ -78,21 +95,29 @@ def whole_folder(model: Model) -> Path:
     """
     if model.source is None:
         raise ModelUnavailableError(f"{model.name} was made in memory: there is no folder to load it from")
-    name = model.source.name_or_path
-    if _model_file(name) is not None:
+    name, named = model.source.name_or_path, model.source.named
+    if not named and _model_file(name) is not None:
         raise ModelUnavailableError(
             f"{model.name} is a single file that holds no model to run; pass the folder or hub name of the "
             "whole checkpoint that it was made from as --model"
         )
-    folder, _, snapshot = _resolve(name)
+    folder, _, snapshot = _resolve_name(name) if named else _resolve(name)
     return folder if snapshot is None else fetch_whole(snapshot)
 
 
-def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
-    file = _model_file(name_or_path)
-    if file is not None:
-        return _load_file(file, Source(name_or_path, overrides))
-    folder, name, snapshot = _resolve(name_or_path)
+def competitor_count(model: Model, rule: str) -> int:
+    """Number of competitor rows under a rule. Raises UsageError when the rule cannot be applied."""
+    if rule == "all":
+        return model.readout.vocabulary
+    if rule != "tokenizer":
+        raise UsageError(f"unknown competitors {rule!r}: use all or tokenizer")
+    if model.tokens.size is None:
+        raise UsageError(f"{model.name} has no tokenizer file: use --competitors all")
+    return min(model.tokens.size, model.readout.vocabulary)
+
+
+def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) -> Model:
+    overrides = source.overrides
     revision = None if snapshot is None else snapshot.commit
     if (folder / "adapter_config.json").exists():
         raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
@@ -114,8 +139,8 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
     weights = tuple(sorted({checkpoint.home[tensor.name] for tensor in readout.tensors.values()}))
     tokens = Tokens(vocabulary, readout.vocabulary)
     # A branch may move on before another process loads the same.
-    asked = name_or_path if revision is None else f"{name}@{revision}"
-    return Model(name, revision, readout, tokens, files, weights, Source(asked, overrides))
+    again = source if revision is None else Source(f"{name}@{revision}", overrides, named=True)
+    return Model(name, revision, readout, tokens, files, weights, again)
 
 
 def _model_file(text: str) -> Path | None:
@@ -145,9 +170,8 @@ def _load_file(path: Path, source: Source) -> Model:
 
 def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
     """Folder and name of what the user asked for; of a hub name also its snapshot."""
-    bundled = bundled_folder(text)
-    if bundled is not None:
-        return bundled, text, None
+    if text in BUNDLED:
+        return _resolve_name(text)
     try:
         path = Path(text).expanduser()
         if text and path.is_dir():
@@ -159,11 +183,24 @@ def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{text[:100]!a} is not a model name or folder: {error}") from error
-    hub_name = split_hub_name(text)
-    if hub_name is None:
+    if split_hub_name(text) is None:
         raise ModelUnavailableError(
             f"no model {text[:100]!a}: there is no such folder, and it is not a hub name (org/name or "
             f"org/name@revision); bundled: {', '.join(BUNDLED)}"
+        )
+    return _resolve_name(text)
+
+
+def _resolve_name(text: str) -> tuple[Path, str, Snapshot | None]:
+    """The same of a bundled or hub name, whatever folders there are."""
+    bundled = bundled_folder(text)
+    if bundled is not None:
+        return bundled, text, None
+    hub_name = split_hub_name(text)
+    if hub_name is None:
+        raise ModelUnavailableError(
+            f"{text[:100]!a} is neither bundled ({', '.join(BUNDLED)}) nor a hub name "
+            "(org/name or org/name@revision)"
         )
     snapshot = find_snapshot(*hub_name)
     return snapshot.folder, hub_name[0], snapshot
