@@ -152,7 +152,7 @@ class Evidence:
     def _ledger_facts(self, claim: Claim, item: _Saved, model: Model, count: int) -> Iterator[Fact]:
         from verify.scan.check import check_ledger
 
-        key = (item.path, key_of(model))
+        key = (item.path.resolve(), key_of(model))
         if key not in self._rows:
             folder = LedgerFolder(item.path)
             proved = check_ledger(folder, model)
