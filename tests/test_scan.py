@@ -282,8 +282,8 @@ def test_rows_become_certificates(tmp_path: Path, domain: str) -> None:
     assert (
         verify("extract", tmp_path / "square", "--model", model, "--out", out, "0").returncode == EXIT_USAGE
     )
-    undecided = Row(2, "undecided", False, False, 0, 0)
-    with pytest.raises(UsageError, match="undecided"):
+    undecided = Row(2, "undecided", False, False, 0, 0, reason="nothing passed")
+    with pytest.raises(UsageError, match=r"undecided .*\(nothing passed\)"):
         extract_claim(undecided, State((0, 0), 0))
 
 

@@ -173,7 +173,8 @@ def ledger_fact(claim: Claim, item: _Saved, row: Row, count: int) -> Fact:
     # Own vectors, and what beats them, are against the ledger's own competitors.
     hard = (row.hard_post, row.hard_model) if item.statement.competitors == count else None
     if verdict is None:
-        return Fact(row.token, None, f"{item.name}: undecided there", hard)
+        reason = f" ({row.reason})" if row.reason else ""
+        return Fact(row.token, None, f"{item.name}: undecided there{reason}", hard)
     amount = "" if row.amount is None else f"{approximate(row.amount):.6g}"
     words = f"margin {amount}" if verdict == "speakable" else f"gap {amount}, {row.kind}"
     fact = _passed(claim, item, row.token, verdict, f"{row.cls}, {words}", count)

@@ -11,7 +11,7 @@ from verify.decide import Decider
 from verify.decision import float_state
 from verify.errors import UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
-from verify.kernel.ledger import Row
+from verify.kernel.ledger import Row, reason_text
 from verify.kernel.ledger_rows import OwnStates, Views, heaviest
 from verify.kernel.solve import determines, in_full
 from verify.models import load_again
@@ -138,7 +138,7 @@ class Worker:
                 witness=claim.tie,
                 multipliers=claim.multipliers,
             )
-        return row
+        return replace(row, reason=reason_text(run.why_undecided()))
 
 
 def scale(own: OwnStates, matrix_row: list[int]) -> int:
