@@ -513,8 +513,14 @@ def test_ledgers_of_other_models_domains_and_tokens(square: Path, ledgers: Path,
     # Other weights under the same name.
     header.write_text(true)
     path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "square/readout.ledger"))
+    from safetensors.numpy import load_file, save_file
+
+    other = shutil.copytree(square, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.embed_tokens.weight"][4] *= 2
+    save_file(tensors, other / "model.safetensors")
     with pytest.raises(RefutedError, match="other weights"):
-        judged(path, biased(tmp_path / "biased"), "audit")
+        judged(path, other, "audit")
     # A ledger of some of the tokens settles these alone.
     scan(str(square), "readout", tmp_path / "some", tokens=(2, 4), workers=1)
     path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "some/square/readout.ledger"))
@@ -544,8 +550,7 @@ def test_forged_rows_do_not_count(
     forged = re.sub(old, new, b"\n" + true, count=1)[1:]
     assert forged != true
     rows.write_bytes(forged)
-    sums = [sha256(x).hexdigest() for x in (true, forged)]
-    header.write_text(header.read_text().replace(*sums))
+    header.write_text(header.read_text().replace(sha256(true).hexdigest(), sha256(forged).hexdigest()))
     path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "square/readout.ledger"))
     with pytest.raises(RefutedError):
         judged(path, square, "audit")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,11 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-def with_header(data: bytes, edit: Callable[[Any], Any]) -> bytes:
-    """A safetensors file with another header."""
+def with_header(data: bytes, path: tuple[Any, ...], value: Any) -> bytes:
+    """A safetensors file with another value at one place of its header."""
     length = int.from_bytes(data[:8], "little")
-    text = json.dumps(edit(json.loads(data[8 : 8 + length]))).encode("utf-8", errors="surrogatepass")
+    header = changed(json.loads(data[8 : 8 + length]), path, value)
+    text = json.dumps(header).encode("utf-8", errors="surrogatepass")
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
@@ -131,7 +132,7 @@ def test_values_in_headers_of_checkpoints(checkpoint: Path) -> None:
     data = file.read_bytes()
     for path in list(leaves(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]))):
         for value in VALUES:
-            file.write_bytes(with_header(data, lambda x, path=path, value=value: changed(x, path, value)))
+            file.write_bytes(with_header(data, path, value))
             assert fingerprint(checkpoint) in (None, right)
 
 

@@ -127,8 +127,8 @@ def test_tied_and_untied_heads(desk: Desk) -> None:
 
 
 def test_configurations_that_say_nothing(desk: Desk) -> None:
-    llama = {"model_type": "llama"}
-    for config in (
+    llama: dict[str, Any] = {"model_type": "llama"}
+    configs: list[dict[str, Any]] = [
         {},
         {"model_type": "rwkv"},
         {"model_type": ["gpt2"]},
@@ -148,7 +148,8 @@ def test_configurations_that_say_nothing(desk: Desk) -> None:
         {"model_type": "granite", "logits_scaling": 0},
         {"model_type": "gemma2", "final_logit_softcapping": 0},
         {"model_type": "mpt", "norm_type": "rmsnorm"},
-    ):
+    ]
+    for config in configs:
         result = desk.accepts(INSIDE, HAND, config=config)
         assert "the final norm is rmsnorm" in result.hypotheses
         assert "nothing is known" in result.notes[0]
@@ -226,8 +227,8 @@ def test_a_bias_stored_as_one_row(desk: Desk) -> None:
     desk.refutes(data, bart((0, 0, 0, -2))[0], "another sha256", config=CONFIG, names=BART)
     # A statement keeps to [V]: the shape of a bias, and of all else, is checked before weights are.
     stated = "statement/tensors/{}/shape"
-    for role, shape in (("bias", [1, 4]), ("gain", [1, 2])):
-        desk.refutes(edit(data, stated.format(role), shape), model, "wrong shape")
+    for role, stored in (("bias", [1, 4]), ("gain", [1, 2])):
+        desk.refutes(edit(data, stated.format(role), stored), model, "wrong shape")
     for role, shape in (("gain", (1, 2)), ("shift", (1, 2)), ("unembedding", (1, 4, 2))):
         other, _ = bart()
         dtype, _, numbers = other.tensors[role]
