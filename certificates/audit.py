@@ -342,7 +342,7 @@ def from_weights(st: Any, files: dict[str, Any], names: dict[str, list[str]]) ->
             alike = (x for x in given.values() if (x.dtype, x.shape) == (stated.dtype, stated.shape))
             fits = [x for x in alike if x.sha256 == stated.sha256] + fits
         need(len(fits) > 0, "unavailable", f"no tensor of the weights could be the {role}")
-        unlike = [x for x in fits if (x.shape, x.sha256) != (fits[0].shape, fits[0].sha256)]
+        unlike = len({(x.dtype, x.shape, x.sha256) for x in fits}) > 1
         need(not (names and unlike), "unavailable", f"different tensors that could be the {role}")
         for x in ("dtype", "shape", "sha256", "merkle"):
             need(getattr(fits[0], x) == getattr(stated, x), "refuted", f"the {role} has another {x}")
