@@ -237,6 +237,17 @@ class Tensor:
         """Merkle root of a whole tensor."""
         return self.root(iter(()))
 
+    @cached_property
+    def flat(self) -> "Tensor":
+        """How a logit bias counts that is stored as [1, V]: without the leading dimension (step 4)."""
+        one_row = len(self.shape) == 2 and self.shape[0] == 1
+        return Tensor(self.dtype, self.shape[1:], self.data) if one_row else self
+
+    def zeros(self) -> bool:
+        """Whether all values are zero, of either sign."""
+        flat = Tensor(self.dtype, (len(self.data),), self.data)
+        return self.dtype in DTYPES and not any(map(any, flat.rows(0, len(self.data))))
+
     def root(self, proof: Iterator[str]) -> str:
         """Merkle root from the rows and a proof of the others (section 2)."""
         n, data = self.shape[0], self.data
@@ -321,12 +332,18 @@ def from_weights(st: Any, files: dict[str, Any], names: dict[str, list[str]]) ->
         files[path] = here = known or safetensors(path)
         need(not tensors.keys() & here, "unavailable", f"{show(path)}: a tensor occurs twice")
         tensors |= here
+    for role in names.keys() - vars(st.tensors).keys():
+        stored = [tensors[name] for name in names[role] if name in tensors]
+        need(all(x.zeros() for x in stored), "refuted", f"the weights have a {role} that is not zero")
     for role, stated in vars(st.tensors).items():
-        fits = [tensors[name] for name in names.get(role, [stated.name]) if name in tensors]
+        given = {name: x.flat for name, x in tensors.items()} if role == "bias" else tensors
+        fits = [given[name] for name in names.get(role, [stated.name]) if name in given]
         if not names and not (fits and fits[0].sha256 == stated.sha256):
-            alike = (x for x in tensors.values() if (x.dtype, x.shape) == (stated.dtype, stated.shape))
+            alike = (x for x in given.values() if (x.dtype, x.shape) == (stated.dtype, stated.shape))
             fits = [x for x in alike if x.sha256 == stated.sha256] + fits
         need(len(fits) > 0, "unavailable", f"no tensor of the weights could be the {role}")
+        unlike = len({(x.dtype, x.shape, x.sha256) for x in fits}) > 1
+        need(not (names and unlike), "unavailable", f"different tensors that could be the {role}")
         for x in ("dtype", "shape", "sha256", "merkle"):
             need(getattr(fits[0], x) == getattr(stated, x), "refuted", f"the {role} has another {x}")
         found[role] = fits[0]
@@ -559,28 +576,91 @@ def eliminate(rows: Iterable[list[int]], most: int) -> tuple[list[list[int]], li
     return chosen, pivots, [line[-most:] for line in lines]
 
 
-# Norm, key and default of epsilon, tied by default, names of tensors by preference ([x]: with or without x).
-FAMILIES: dict[str, tuple[str, Any, str, bool, dict[str, str]]] = {
-    "llama": ("rmsnorm", "rms_norm_eps", "1e-6", False, {
-        "unembedding": "[model.]embed_tokens.weight", "gain": "[model.]norm.weight",
-        "head": "lm_head.weight"}),
-    "gpt2": ("layernorm", "layer_norm_epsilon", "1e-5", True, {
-        "unembedding": "[transformer.]wte.weight", "head": "lm_head.weight",
-        "gain": "[transformer.]ln_f.weight", "shift": "[transformer.]ln_f.bias"}),
-    "whisper": ("layernorm", None, "1e-5", True, {
-        "unembedding": "[model.]decoder.embed_tokens.weight", "head": "proj_out.weight",
-        "gain": "[model.]decoder.layer_norm.weight", "shift": "[model.]decoder.layer_norm.bias"}),
-    "albert": ("layernorm", "layer_norm_eps", "1e-12", True, {
-        "unembedding": "[albert.]embeddings.word_embeddings.weight", "head": "predictions.decoder.weight",
-        "gain": "predictions.LayerNorm.weight", "shift": "predictions.LayerNorm.bias",
-        "bias": "predictions.bias predictions.decoder.bias"}),
-    "bert": ("layernorm", "layer_norm_eps", "1e-12", True, {
-        "unembedding": "[bert.]embeddings.word_embeddings.weight", "head": "cls.predictions.decoder.weight",
-        "gain": "cls.predictions.transform.LayerNorm.weight cls.predictions.transform.LayerNorm.gamma",
-        "shift": "cls.predictions.transform.LayerNorm.bias cls.predictions.transform.LayerNorm.beta",
-        "bias": "cls.predictions.bias cls.predictions.decoder.bias"})}  # fmt: skip
-FAMILIES |= dict.fromkeys(("mistral", "qwen2"), FAMILIES["llama"])
+# From the models' code in transformers. Types of config.json; their norm, key (or -) and default of epsilon,
+# whether they are tied by default, and the offset of the gain; then names of their tensors: embedding, head,
+# gain, shift, bias. x|y: x before y. [x]: with or without x. {last}: the last layer of the decoder. x?: where
+# it is missing, or zeros, the role may be missing.
+FAMILIES = {kind: (*facts.split(), names.split()) for kinds, facts, names in (
+    ("llama mistral ministral qwen2 qwen2_moe qwen3 qwen3_moe granite", "rmsnorm rms_norm_eps 1e-6 untied 0",
+     "[model.]embed_tokens.weight lm_head.weight [model.]norm.weight"),
+    ("llama4_text ministral3 mixtral olmo2 olmo3 phi3", "rmsnorm rms_norm_eps 1e-5 untied 0",
+     "[model.]embed_tokens.weight lm_head.weight [model.]norm.weight"),
+    ("gemma gemma2 gemma3_text", "rmsnorm rms_norm_eps 1e-6 tied 1",
+     "[model.]embed_tokens.weight lm_head.weight [model.]norm.weight"),
+    ("olmo", "layernorm - 1e-5 untied 0", "[model.]embed_tokens.weight lm_head.weight"),
+    ("cohere cohere2", "layernorm layer_norm_eps 1e-5 tied 0",
+     "[model.]embed_tokens.weight lm_head.weight [model.]norm.weight"),
+    ("stablelm", "layernorm layer_norm_eps 1e-5 untied 0",
+     "[model.]embed_tokens.weight lm_head.weight [model.]norm.weight [model.]norm.bias"),
+    ("starcoder2", "layernorm norm_epsilon 1e-5 tied 0",
+     "[model.]embed_tokens.weight lm_head.weight [model.]norm.weight [model.]norm.bias"),
+    ("phi", "layernorm layer_norm_eps 1e-5 untied 0", "[model.]embed_tokens.weight lm_head.weight "
+     "[model.]final_layernorm.weight [model.]final_layernorm.bias lm_head.bias"),
+    ("gpt2 gpt_bigcode gpt_neo", "layernorm layer_norm_epsilon 1e-5 tied 0", "[transformer.]wte.weight "
+     "lm_head.weight [transformer.]ln_f.weight [transformer.]ln_f.bias"),
+    ("gptj codegen", "layernorm layer_norm_epsilon 1e-5 untied 0", "[transformer.]wte.weight "
+     "lm_head.weight [transformer.]ln_f.weight [transformer.]ln_f.bias lm_head.bias"),
+    ("bloom falcon", "layernorm layer_norm_epsilon 1e-5 tied 0", "[transformer.]word_embeddings.weight "
+     "lm_head.weight [transformer.]ln_f.weight [transformer.]ln_f.bias"),
+    ("mpt", "layernorm layer_norm_epsilon 1e-5 tied 0",
+     "[transformer.]wte.weight lm_head.weight [transformer.]norm_f.weight"),
+    ("gpt_neox", "layernorm layer_norm_eps 1e-5 untied 0", "[gpt_neox.]embed_in.weight "
+     "embed_out.weight|lm_head.weight [gpt_neox.]final_layer_norm.weight [gpt_neox.]final_layer_norm.bias"),
+    ("opt", "layernorm - 1e-5 tied 0", "[model.]decoder.embed_tokens.weight lm_head.weight "
+     "[model.]decoder.final_layer_norm.weight [model.]decoder.final_layer_norm.bias"),
+    ("mamba", "rmsnorm layer_norm_epsilon 1e-5 tied 0",
+     "[backbone.]embeddings.weight lm_head.weight [backbone.]norm_f.weight"),
+    ("t5 mt5", "rmsnorm layer_norm_epsilon 1e-6 tied 0",
+     "shared.weight|decoder.embed_tokens.weight lm_head.weight decoder.final_layer_norm.weight"),
+    ("bart marian", "layernorm - 1e-5 tied 0", "[model.]decoder.embed_tokens.weight|[model.]shared.weight "
+     "lm_head.weight [model.]decoder.layers.{last}.final_layer_norm.weight "
+     "[model.]decoder.layers.{last}.final_layer_norm.bias final_logits_bias?"),
+    ("whisper", "layernorm - 1e-5 tied 0", "[model.]decoder.embed_tokens.weight proj_out.weight "
+     "[model.]decoder.layer_norm.weight [model.]decoder.layer_norm.bias"),
+    ("bert", "layernorm layer_norm_eps 1e-12 tied 0",
+     "[bert.]embeddings.word_embeddings.weight cls.predictions.decoder.weight "
+     "cls.predictions.transform.LayerNorm.weight|cls.predictions.transform.LayerNorm.gamma "
+     "cls.predictions.transform.LayerNorm.bias|cls.predictions.transform.LayerNorm.beta "
+     "cls.predictions.bias|cls.predictions.decoder.bias"),
+    ("roberta xlm-roberta camembert", "layernorm layer_norm_eps 1e-12 tied 0",
+     "[roberta.]embeddings.word_embeddings.weight lm_head.decoder.weight lm_head.layer_norm.weight "
+     "lm_head.layer_norm.bias lm_head.bias|lm_head.decoder.bias"),
+    ("distilbert", "layernorm - 1e-12 tied 0", "[distilbert.]embeddings.word_embeddings.weight "
+     "vocab_projector.weight vocab_layer_norm.weight vocab_layer_norm.bias vocab_projector.bias"),
+    ("albert", "layernorm layer_norm_eps 1e-12 tied 0", "[albert.]embeddings.word_embeddings.weight "
+     "predictions.decoder.weight predictions.LayerNorm.weight predictions.LayerNorm.bias "
+     "predictions.bias|predictions.decoder.bias"),
+    ("electra", "layernorm layer_norm_eps 1e-12 tied 0", "[electra.]embeddings.word_embeddings.weight "
+     "generator_lm_head.weight generator_predictions.LayerNorm.weight "
+     "generator_predictions.LayerNorm.bias generator_lm_head.bias"),
+) for kind in kinds.split()}  # fmt: skip
+# Options that would make the last step another one, with the values that do not, the default first.
+PLAIN: dict[str, tuple[object, ...]] = {
+    "quantization_config": (None,), "compression_config": (None,), "auto_map": (None,),
+    "_remove_final_layer_norm": (False,),
+    "do_layer_norm_before": (True,), "layer_norm_elementwise_affine": (True,), "normalize_before": (False,),
+    "add_final_layer_norm": (False,), "norm_type": ("layer_norm", "layernorm", "low_precision_layernorm"),
+}  # fmt: skip
+HEADS = (  # classes with such a last step
+    r"(?!Bart|Marian)\w+ForCausalLM|(Bert|Albert)ForPreTraining|MarianMTModel|"
+    r"\w+(ForMaskedLM|ForConditionalGeneration|LMHeadModel|DoubleHeadsModel)"
+)
 NUMBER = "[-.0-9]{1,400}([eE][-+]?[0-9]{1,3})?"  # a huge exponent would cost time
+
+
+def unusual(data: dict[str, Any]) -> str:
+    """What in a configuration of a known type may make its last step another one; empty if nothing."""
+    classes, wide = data.get("architectures"), data.get("word_embed_proj_dim")
+    heads = classes if isinstance(classes, list) else []
+    if classes is not None and not any(re.fullmatch(HEADS, str(x)) for x in heads):
+        return "architectures"
+    if wide is not None and wide != data.get("hidden_size"):
+        return "word_embed_proj_dim"
+    for key in ("logit_scale", "logits_scaling", "final_logit_softcapping"):
+        scale = data.get(key)
+        if scale is not None and (type(scale) not in (int, Fraction) or scale <= 0):
+            return key
+    return next((key for key, plain in PLAIN.items() if data.get(key, plain[0]) not in plain), "")
 
 
 def configured(st: Any, path: str, notes: list[str]) -> dict[str, list[str]]:
@@ -595,27 +675,40 @@ def configured(st: Any, path: str, notes: list[str]) -> dict[str, list[str]]:
     if not isinstance(kind, str) or kind not in FAMILIES:
         notes.append(f"{show(path)}: nothing is known about the model type {show(str(kind))}")
         return {}
-    norm, key, default, tied, roles = FAMILIES[kind]
-    epsilon, tied = data.get(key, Fraction(default)), data.get("tie_word_embeddings", tied)
-    right = type(epsilon) in (int, Fraction) and type(tied) is bool
-    need(right, "unavailable", f"{show(path)}: {key} or tie_word_embeddings has the wrong type")
-    both = (r"[][]", r"\[.*\]")  # with and without the prefix in brackets
-    names = {role: [re.sub(cut, "", x) for x in text.split() for cut in both] for role, text in roles.items()}
+    if option := unusual(data):
+        notes.append(f"{show(path)}: nothing is known about a {kind} with this {option}")
+        return {}
+    norm, key, default, tie, offset, tensors = FAMILIES[kind]
+    epsilon = data.get(key, Fraction(default)) if key != "-" else Fraction(default)
+    tied = data.get("tie_word_embeddings", tie == "tied")
+    layers = data.get("decoder_layers", 0) if "{last}" in "".join(tensors) else 1
+    right = type(epsilon) in (int, Fraction) and type(tied) is bool and type(layers) is int and layers > 0
+    reason = f"{show(path)}: {key}, tie_word_embeddings or decoder_layers has the wrong type or is missing"
+    need(right, "unavailable", reason)
+    roles = dict(zip(("unembedding", "head", "gain", "shift", "bias"), tensors, strict=False))
+    lacking = [role for role, text in roles.items() if text[-1] == "?" and not hasattr(st.tensors, role)]
+    both = (r"[][?]", r"\[.*?\]|\?")  # with and without the prefix in brackets
+    names = {
+        role: [re.sub(cut, "", x).replace("{last}", str(layers - 1)) for x in text.split("|") for cut in both]
+        for role, text in roles.items()
+    }
     names["unembedding"] = (names["unembedding"] if tied else []) + names.pop("head")
-    found = (st.norm, Fraction(st.epsilon), st.gain_offset, sorted(vars(st.tensors)))
-    wanted = (norm, epsilon, 0, sorted(names))
+    found = (st.norm, Fraction(st.epsilon), st.gain_offset, sorted([*vars(st.tensors), *lacking]))
+    wanted = (norm, epsilon, int(offset), sorted(names))
     for what, x, y in zip(("norm", "epsilon", "gain offset", "list of roles"), found, wanted, strict=True):
         need(x == y, "refuted", f"the {what} of a {kind} is {y} by {show(path)}")
     return names
 
 
-def hypotheses(st: Any, *, derived: bool, bundle: bool) -> list[str]:
+def hypotheses(st: Any, names: dict[str, list[str]], *, bundle: bool) -> list[str]:
     """Section 5: what nothing at hand confirms."""
     found = [f"the model is {show(st.model)}, revision {st.revision and show(st.revision)}"]
     for role, x in vars(st.tensors).items():
         which = f"Merkle root {x.merkle}" if bundle else f"SHA-256 {x.sha256} (stated name {show(x.name)})"
-        found += [f"the {role} of the model is the tensor with {which}"] if bundle or not derived else []
-    if not derived:
+        found += [f"the {role} of the model is the tensor with {which}"] if bundle or not names else []
+    zero = names.keys() - vars(st.tensors).keys() if bundle else ()
+    found += [f"the {role} of the model is zero" for role in zero]
+    if not names:
         found += [f"the final norm is {st.norm}", f"the gain offset is {st.gain_offset}"]
         found += [f"epsilon is {st.epsilon} ({show(st.epsilon_source)})"]
     found += [] if st.text is None else [f"the text of token {st.token} is {show(st.text)}"]
@@ -651,7 +744,7 @@ def audit_file(path: str, weights: Iterable[str], config: str | None = None) -> 
             st, claim, parts = read(file.read(FILE_LIMIT + 1))
         names = {} if config is None else configured(st, config, result.notes)
         alone = parts is not None and not files
-        result.hypotheses += hypotheses(st, derived=bool(names), bundle=alone)
+        result.hypotheses += hypotheses(st, names, bundle=alone)
         in_range(st)
         bound = {} if alone else from_weights(st, files, names)
         tensors = bound if parts is None else from_bundle(st, claim, parts)

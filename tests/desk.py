@@ -25,7 +25,8 @@ audit: Any = load_standalone()
 def pack(dtype: str, numbers: Any) -> bytes:
     if dtype == "BF16":
         return b"".join(struct.pack("<f", x)[2:] for x in numbers)
-    return struct.pack(f"<{len(numbers)}{ {'F16': 'e', 'F32': 'f', 'F64': 'd'}[dtype] }", *numbers)
+    code = {"F16": "e", "F32": "f", "F64": "d", "I32": "i"}[dtype]
+    return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 
 def H(data: bytes) -> bytes:

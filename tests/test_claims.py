@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from subprocess import run as process
 from typing import Any
@@ -424,6 +426,167 @@ def test_a_ledger_settles_counts_and_hard_to_speak(square: Path, tmp_path: Path)
     rows.write_text(rows.read_text().replace("tied", "hard", 1))
     with pytest.raises(RefutedError, match="SHA-256"):
         judged(path, square, "audit")
+
+
+UNIVERSE = HEAD.replace('[universe.one]\nwhat = "one token"\nsize = 1\ntokens = [{token}]\n', "")
+
+
+def vocabulary(folder: Path, *claims: tuple[str, str, int, str], name: str = "v.toml") -> Path:
+    """Claims (domain, verdict, count, evidence) about all rows of the square."""
+    path = folder / name
+    path.write_text(
+        UNIVERSE
+        + "".join(
+            f'[[claim]]\nid = "{i}"\nuniverse = "all"\ntokens = "all"\ndomain = "{domain}"\n'
+            f'verdict = "{verdict}"\ncount = {count}\nevidence = ["{evidence}"]\n'
+            for i, (domain, verdict, count, evidence) in enumerate(claims)
+        )
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def ledgers(square: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ledgers")
+    for domain in ("readout", "free", "box:1"):
+        scan(str(square), domain, out, workers=1)
+    return out
+
+
+def test_a_ledger_is_proved_once_for_all_claims(
+    square: Path, ledgers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verify.scan import check
+
+    seen, check_ledger = [], check.check_ledger
+
+    def counted(folder: Any, *rest: Any) -> Any:
+        seen.append(folder.path)
+        return check_ledger(folder, *rest)
+
+    monkeypatch.setattr(check, "check_ledger", counted)
+    path = vocabulary(
+        ledgers,
+        ("readout", "speakable", 3, "square/readout.ledger"),
+        ("readout", "unspeakable", 3, "square/readout.ledger"),
+        ("readout", "unspeakable", 2, "./square/readout.ledger"),
+        ("readout", "unspeakable", 4, "square/../square/readout.ledger"),
+    )
+    assert [r.outcome for r in judged(path, square, "audit")] == ["CONFIRMED"] * 2 + ["REFUTED"] * 2
+    assert len(seen) == 1
+
+
+def test_rows_of_a_ledger_pass_by_the_inclusions_alone(tmp_path: Path) -> None:
+    model = biased(tmp_path / "square")
+    rows = {d: list(scan(str(model), d, tmp_path, workers=1).folder.rows()) for d in ("readout", "box:1")}
+    count = sum(row.cls in ("own", "hard") for row in rows["readout"])
+    assert 0 < count < 6
+    path = vocabulary(
+        tmp_path,
+        ("free", "speakable", 0, "square/readout.ledger"),
+        ("box:2", "speakable", 0, "square/readout.ledger"),
+        ("box:0.5", "unspeakable", 0, "square/box-1.ledger"),
+        ("readout", "speakable", 0, "square/box-1.ledger"),
+    )
+    for result, domain in zip(
+        judged(path, model, "audit"), ("readout", "readout", "box:1", "box:1"), strict=True
+    ):
+        passed = ("tied", "unspeakable") if result.claim.verdict == "unspeakable" else ("own", "hard")
+        wanted = {row.token for row in rows[domain] if row.cls in passed}
+        # What does not pass confirms nothing, and refutes nothing.
+        assert {f.token for f in result.findings if f.holds} == wanted
+        assert not any(f.holds is False for f in result.findings)
+        assert all("Theorem 10" in f.words for f in result.findings if f.holds)
+        assert all("does not pass" in f.words for f in result.findings if f.holds is None)
+    path = vocabulary(tmp_path, ("direction", "speakable", 3, "square/readout.ledger"))
+    with pytest.raises(FieldValueError, match="nothing passes from there"):
+        judged(path, model, "audit")
+
+
+def test_a_universe_of_all_rows_has_as_many_as_the_model(square: Path, ledgers: Path) -> None:
+    path = vocabulary(ledgers, ("readout", "speakable", 3, "square/readout.ledger"))
+    for size in (5, 7):
+        path.write_text(path.read_text().replace("size = 6", f"size = {size}"))
+        with pytest.raises(FieldValueError, match=f"has {size} tokens, square has 6 rows"):
+            judged(path, square, "audit")
+        path.write_text(path.read_text().replace(f"size = {size}", "size = 6"))
+
+
+def test_ledgers_of_other_models_domains_and_tokens(square: Path, ledgers: Path, tmp_path: Path) -> None:
+    """None confirms anything: another name or domain is said at once, other weights when it is proved."""
+    shutil.copytree(ledgers / "square", tmp_path / "square")
+    header = tmp_path / "square/readout.ledger/ledger.json"
+    true = header.read_text()
+    path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "square/readout.ledger"))
+    header.write_text(true.replace('"model": "square"', '"model": "other"'))
+    with pytest.raises(FieldValueError, match="another model"):
+        judged(path, None, "audit")
+    # The rows of one domain under the name of another.
+    header.write_text(true.replace('"domain": "readout"', '"domain": "box:1"'))
+    path = vocabulary(tmp_path, ("box:1", "unspeakable", 3, "square/readout.ledger"))
+    with pytest.raises(RefutedError):
+        judged(path, square, "audit")
+    # Other weights under the same name.
+    header.write_text(true)
+    path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "square/readout.ledger"))
+    from safetensors.numpy import load_file, save_file
+
+    other = shutil.copytree(square, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.embed_tokens.weight"][4] *= 2
+    save_file(tensors, other / "model.safetensors")
+    with pytest.raises(RefutedError, match="other weights"):
+        judged(path, other, "audit")
+    # A ledger of some of the tokens settles these alone.
+    scan(str(square), "readout", tmp_path / "some", tokens=(2, 4), workers=1)
+    path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "some/square/readout.ledger"))
+    (result,) = judged(path, square, "audit")
+    assert (result.outcome, result.counts) == ("UNDECIDED", (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (rb"\n0\ttied\t", rb"\n0\thard\t"),
+        (rb"(0\ttied\t[^\n]*\n)", b""),
+        (rb"(\n)(1\t[^\n]*\n)", rb"\1\2\2"),
+        (rb"\n1\town\te\te", rb"\n1\town\th\te"),
+        (rb"\n1\town\te\te", rb"\n1\thard\te\te"),
+        (rb"(\n2\tunspeakable\t.*?)[0-9a-f]+(\t\d\t-\t)", rb"\g<1>5\2"),  # a gap that is too large
+    ],
+)
+def test_forged_rows_do_not_count(
+    square: Path, ledgers: Path, tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    """Rows that were changed, with the hash in the header made to fit."""
+    shutil.copytree(ledgers / "square", tmp_path / "square")
+    folder = tmp_path / "square/readout.ledger"
+    rows, header = folder / "rows-00000.tsv", folder / "ledger.json"
+    true = rows.read_bytes()
+    forged = re.sub(old, new, b"\n" + true, count=1)[1:]
+    assert forged != true
+    rows.write_bytes(forged)
+    header.write_text(header.read_text().replace(sha256(true).hexdigest(), sha256(forged).hexdigest()))
+    path = vocabulary(tmp_path, ("readout", "unspeakable", 3, "square/readout.ledger"))
+    with pytest.raises(RefutedError):
+        judged(path, square, "audit")
+
+
+def test_an_undecided_row_settles_nothing_and_says_why(square: Path, ledgers: Path, tmp_path: Path) -> None:
+    shutil.copytree(ledgers / "square", tmp_path / "square")
+    folder = tmp_path / "square/readout.ledger"
+    rows, header = folder / "rows-00000.tsv", folder / "ledger.json"
+    true = rows.read_bytes()
+    cells = rb"\n2\tunspeakable((?:\t[^\t\n]*){4})[^\n]*"
+    weaker = re.sub(cells, rb"\n2\tundecided\1" + rb"\t-" * 7 + rb"\tthe time ran out", true)
+    assert weaker != true
+    rows.write_bytes(weaker)
+    header.write_text(header.read_text().replace(sha256(true).hexdigest(), sha256(weaker).hexdigest()))
+    (result,) = judged(
+        vocabulary(tmp_path, ("readout", "unspeakable", 3, "square/readout.ledger")), square, "audit"
+    )
+    assert (result.outcome, result.counts) == ("UNDECIDED", (2, 3, 1))
+    assert "undecided there (the time ran out)" in result.findings[2].words
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from command import WORDS, run
 
 import verify
+import verify.cli
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
 
@@ -184,6 +185,23 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert child.returncode == 130
     assert "interrupted" in stderr
     assert [p for p in out.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("scan", "goes on"), ("replay", "goes on"), ("token", "saved"), ("audit", "saved")]
+)
+def test_what_an_interruption_leaves_is_told(
+    word: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify.cli.command, "main", interrupted)
+    monkeypatch.setattr(sys, "argv", ["verify", word, "x"])
+    with pytest.raises(SystemExit) as stop:
+        verify.cli.main()
+    assert stop.value.code == 130
+    assert said in capsys.readouterr().err
 
 
 def test_a_readout_described_by_hand_is_audited_under_hypotheses(model: Path, tmp_path: Path) -> None:

@@ -44,10 +44,16 @@ in_full = pairs.map(lambda x: Multipliers(tuple(j for j, _ in x), tuple(v for _,
 supports = st.lists(ids, min_size=1, max_size=4).map(lambda x: Multipliers(tuple(x), None))
 witnesses = st.one_of(st.just((True, None)), st.tuples(st.just(False), st.none() | states))
 ceilings = st.one_of(st.just((None, None)), st.tuples(in_full | supports, fractions))
+classes = st.tuples(
+    st.sampled_from(CLASSES), st.sampled_from(["", "no", "a reason, 'with: \\xe9", "x" * 1000])
+)
 rows_in_any_form = st.builds(
-    lambda w, c, **fields: Row(**fields, own=w[0], witness=w[1], ceiling=c[0], at_most=c[1]),
-    witnesses, ceilings,
-    token=ids, cls=st.sampled_from(CLASSES), hard_post=st.booleans(), hard_model=st.booleans(),
+    lambda w, c, k, **fields: Row(
+        **fields, own=w[0], witness=w[1], ceiling=c[0], at_most=c[1],
+        cls=k[0], reason=k[1] if k[0] == "undecided" else "",
+    ),
+    witnesses, ceilings, classes,
+    token=ids, hard_post=st.booleans(), hard_model=st.booleans(),
     scale=naturals, model_scale=naturals, kind=st.sampled_from([None, "never", "tie-only", "unsettled"]),
     realism=st.sampled_from([None, *REALISM]), amount=st.none() | fractions, rival=st.none() | ids,
     multipliers=st.none() | in_full | supports,
@@ -60,7 +66,7 @@ def test_rows_survive_the_file(rows: list[Row]) -> None:
     data = ledger.rows_bytes(rows)
     assert ledger.rows_from_bytes(data) == rows
     assert data.count(b"\n") == len(rows)
-    assert data.count(b"\t") == 12 * len(rows)
+    assert data.count(b"\t") == sum(13 if row.cls == "undecided" else 12 for row in rows)
 
 
 @settings(max_examples=200, deadline=None)
@@ -97,6 +103,9 @@ PLAIN = "5\thard\th\te\tff\t0\t-\trealistic\t3/5>>2\t1\t7 -1 a\t-\t5>>1 0:1 2:a"
 TIED = "5\ttied\th\te\tff\t0\ttie-only\t-\t0\t1\town\t0 1\t-"
 
 
+UNDECIDED = "5\tundecided\th\te\tff\t0" + "\t-" * 7 + "\tno proposal passed"
+
+
 def cell(number: int, value: str, of: str = PLAIN) -> str:
     cells = of.split("\t")
     cells[number - 1] = value
@@ -104,8 +113,41 @@ def cell(number: int, value: str, of: str = PLAIN) -> str:
 
 
 def test_the_lines_that_are_spoilt_below_are_well_formed() -> None:
-    for written in (PLAIN, TIED, cell(1, "0"), cell(5, "0"), cell(12, "0:1")):
+    for written in (
+        PLAIN,
+        TIED,
+        UNDECIDED,
+        cell(14, "-", UNDECIDED),
+        cell(1, "0"),
+        cell(5, "0"),
+        cell(12, "0:1"),
+    ):
         assert ledger.line(ledger.row_from_line(written)) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "error"),
+    [
+        (UNDECIDED.rpartition("\t")[0], NotationError),  # a cell too few
+        (UNDECIDED + "\t-", FieldValueError),
+        (PLAIN + "\t-", FieldValueError),  # a reason for what was decided
+        (cell(14, "", UNDECIDED), NotationError),
+        (cell(14, " no", UNDECIDED), NotationError),
+        (cell(14, "no ", UNDECIDED), NotationError),
+        (cell(14, "\u00e9", UNDECIDED), NotationError),
+        (cell(14, "a\x1bb", UNDECIDED), NotationError),
+        (cell(14, "x" * 1001, UNDECIDED), NotationError),
+    ],
+)
+def test_reasons_are_of_undecided_rows_and_printable(written: str, error: type[MalformedError]) -> None:
+    with pytest.raises(error):
+        ledger.row_from_line(written)
+
+
+def test_any_words_become_a_reason() -> None:
+    for words in ("", "no", " \u00e9 'x' \n\t", "x" * 5000, "x" * 999 + " y"):
+        row = Row(5, "undecided", True, False, 1, 1, reason=ledger.reason_text(words))
+        assert ledger.row_from_line(ledger.line(row)) == row
 
 
 # fmt: off

@@ -282,9 +282,26 @@ def test_rows_become_certificates(tmp_path: Path, domain: str) -> None:
     assert (
         verify("extract", tmp_path / "square", "--model", model, "--out", out, "0").returncode == EXIT_USAGE
     )
-    undecided = Row(2, "undecided", False, False, 0, 0)
-    with pytest.raises(UsageError, match="undecided"):
+    undecided = Row(2, "undecided", False, False, 0, 0, reason="nothing passed")
+    with pytest.raises(UsageError, match=r"undecided .*\(nothing passed\)"):
         extract_claim(undecided, State((0, 0), 0))
+
+
+def test_an_undecided_row_keeps_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is proposed: what its own direction does not settle, and no equal row, stays undecided."""
+    monkeypatch.setattr("verify.search.Search.run", lambda _: None)
+    model = load_model(str(square_checkpoint(tmp_path / "square")))
+    found = scan(model, "readout", tmp_path / "out", workers=1)
+    rows = [row for row in found.folder.rows() if row.cls == "undecided"]
+    assert rows
+    assert found.proved.counts["undecided"] == len(rows)
+    reason = "no proposal passed the exact check. Tried: nothing"
+    assert {row.reason for row in rows} == {reason}
+    summary = summarise(found.folder, model)
+    assert f"| {rows[0].token} | 'centre' | {reason} |" in markdown([summary], 3)
+    assert [x["reason"] for x in table(summary) if x["verdict"] == "UNDECIDED"] == [reason] * len(rows)
+    with pytest.raises(UsageError, match="Tried: nothing"):
+        list(extract(found.folder, model, [rows[0].token]))
 
 
 def test_a_readout_described_by_hand_is_scanned(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ class Search:
         claim: Claim | None = self.unspeakable or self.speakable
         if isinstance(claim, Speakable) and self.system.domain.kind == "readout" and claim.residual is None:
             claim = with_companion(self, claim)
-        proved, data, reason = None, b"", self._why_undecided()
+        proved, data, reason = None, b"", self.why_undecided()
         for candidate in self._forms(claim):
             provenance = {"tool": _tool(), "proposers": ", ".join(p.name for p in self.decider.proposers)}
             statement = self.decider.statement(self.system.token, self.system.domain)
@@ -296,7 +296,8 @@ class Search:
         if claim is not None:
             yield claim
 
-    def _why_undecided(self) -> str:
+    def why_undecided(self) -> str:
+        """What was tried, for a person, where no claim was found."""
         tried = "; ".join(f"{a.proposer}: claimed {a.claimed}, {a.found}" for a in self.attempts)
         return f"no proposal passed the exact check. Tried: {tried or 'nothing'}"
 

@@ -158,7 +158,7 @@ class Evidence:
     def _ledger_facts(self, claim: Claim, item: _Saved, model: Model, count: int) -> Iterator[Fact]:
         from verify.scan.check import check_ledger
 
-        key = (item.path, key_of(model))
+        key = (item.path.resolve(), key_of(model))
         if key not in self._rows:
             folder = LedgerFolder(item.path)
             proved = check_ledger(folder, model)
@@ -180,7 +180,8 @@ def ledger_fact(claim: Claim, item: _Saved, row: Row, count: int) -> Fact:
     # used: it depends on the grid, which whoever made the ledger chose.
     hard = row.hard_post if item.statement.competitors == count else None
     if verdict is None:
-        return Fact(row.token, None, f"{item.name}: undecided there", hard)
+        reason = f" ({row.reason})" if row.reason else ""
+        return Fact(row.token, None, f"{item.name}: undecided there{reason}", hard)
     amount = "" if row.amount is None else f"{approximate(row.amount):.6g}"
     words = f"margin {amount}" if verdict == "speakable" else f"gap {amount}, {row.kind}"
     fact = _passed(claim, item, row.token, verdict, f"{row.cls}, {words}", count)

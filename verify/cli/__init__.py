@@ -16,6 +16,8 @@ from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+_SAVED = "what is finished is saved, nothing is half-written"
+_GOES_ON = "what was found is kept: the same command goes on from there"
 _COMMANDS = (
     "token",
     "scan",
@@ -82,10 +84,9 @@ def main() -> None:
     """Entry point: declared errors become one line on stderr and their exit code."""
     try:
         code = command.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("interrupted; finished certificates are saved, nothing is half-written", EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        _fail("interrupted; finished certificates are saved, nothing is half-written", EXIT_INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        resumes = sys.argv[1:2] in (["scan"], ["replay"])
+        _fail(f"interrupted; {_GOES_ON if resumes else _SAVED}", EXIT_INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -35,6 +35,8 @@ _NAME = re.compile(r"rows-[0-9]{5,}\.tsv")
 _NUMBER = re.compile(r"(-?(?:0|[1-9a-f][0-9a-f]*))(?:/([1-9a-f][0-9a-f]*))?(?:>>([1-9][0-9]*))?")
 _NATURAL = re.compile(r"0|[1-9a-f][0-9a-f]*")
 _COLUMNS = 13
+# Of an undecided row there is one more.
+_REASON = re.compile(r"[!-~]([ -~]{0,998}[!-~])?")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Row:
     scale, model_scale: the m of its own state in this domain and in `readout`. amount: the exact margin
     of the witness, or a gap. rival: the nearest competitor at the witness, an equal row of a tied token,
     or the row with the largest multiplier. witness None with own: the own state; else the state.
+    reason: of an undecided token, for people; nothing is made of it.
     """
 
     token: int
@@ -76,6 +79,7 @@ class Row:
     multipliers: Multipliers | None = None
     ceiling: Multipliers | None = None
     at_most: Fraction | None = None
+    reason: str = ""
 
 
 def header_bytes(header: Header) -> bytes:
@@ -156,6 +160,7 @@ def line(row: Row) -> str:
             "-"
             if row.ceiling is None or row.at_most is None
             else f"{number_text(row.at_most)} {_multipliers_text(row.ceiling)}",
+            *([row.reason or "-"] if row.cls == "undecided" else []),
         )
     )
 
@@ -163,8 +168,11 @@ def line(row: Row) -> str:
 def row_from_line(written: str) -> Row:
     """The row of a line. Raises a MalformedError, and nothing else, on any other text."""
     cells = written.split("\t")
+    reason = cells.pop() if len(cells) == _COLUMNS + 1 and cells[1] == "undecided" else "-"
     if len(cells) != _COLUMNS:
         raise FieldValueError(f"a row of {len(cells)} cells, {_COLUMNS} are expected")
+    if not _REASON.fullmatch(reason):
+        raise NotationError("a reason is not of 1 to 1000 printable ASCII characters")
     token, cls, post, model, scale, model_scale, kind, realism, amount, rival, witness, multipliers, top = (
         cells
     )
@@ -187,10 +195,16 @@ def row_from_line(written: str) -> Row:
         multipliers=None if multipliers == "-" else _multipliers(multipliers),
         ceiling=None if top == "-" else _multipliers(ceiling),
         at_most=None if top == "-" else number(at_most),
+        reason="" if reason == "-" else reason,
     )
     if line(row) != written:
         raise NotationError("a row is not written in the one way there is")
     return row
+
+
+def reason_text(words: str) -> str:
+    """Words as the reason of a row: ASCII, and not too long."""
+    return ascii(words)[1:-1][:1000].strip()
 
 
 def number_text(x: Fraction) -> str:

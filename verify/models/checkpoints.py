@@ -86,9 +86,11 @@ def read_index(index: Path) -> dict[str, str]:
     weight_map = table.get("weight_map") if type(table) is dict else None
     if type(weight_map) is not dict or not weight_map:
         raise ModelUnavailableError(f"{index.name} has no weight_map")
-    for shard in set(weight_map.values()):
+    for shard in weight_map.values():
         if type(shard) is not str or not _plain_file_name(shard):
-            raise ModelUnavailableError(f"{index.name}: the shard {shard!a} is not a plain file name")
+            raise ModelUnavailableError(
+                f"{index.name}: the shard {str(shard)[:100]!a} is not a plain file name"
+            )
     return dict(weight_map)
 
 

@@ -97,7 +97,9 @@ class _Walk:
                 raise _BrokenError(f"tensor {name[:80]!a} stands there twice, or has too many dimensions")
             self.take(8 * dimensions)
             found[name] = self.number(4)
-            self.take(8)  # where it lies: the reader's checks come later
+            # The reader adds to this in 64 bits, and checks where it then is.
+            if self.number(8) > self.size:
+                raise _BrokenError(f"tensor {name[:80]!a} lies beyond its end; download it again")
         return found
 
     def skip(self, kind: int) -> None:

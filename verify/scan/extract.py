@@ -57,4 +57,5 @@ def _claim(row: Row, own_state: State) -> Claim:
         return Speakable(row.amount, state, None, row.ceiling, row.at_most)
     if row.amount is not None and row.multipliers is not None and row.kind is not None:
         return Unspeakable(row.amount, row.kind, row.multipliers, state)
-    raise UsageError(f"token {row.token} is undecided in this ledger: there is no certificate")
+    reason = f" ({row.reason})" if row.reason else ""
+    raise UsageError(f"token {row.token} is undecided in this ledger: there is no certificate{reason}")

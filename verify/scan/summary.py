@@ -48,6 +48,7 @@ COLUMNS = (
     "rival",
     "rival_text",
     "exact",
+    "reason",
 )
 
 
@@ -151,6 +152,7 @@ def _record(line: Line) -> dict[str, Any]:
         r.rival,
         line.rival_text,
         None if r.amount is None else f"{r.amount.numerator:x}/{r.amount.denominator:x}",
+        r.reason or None,
     )
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -258,6 +260,11 @@ def markdown(summaries: list[Summary], most: int) -> str:
             lines.append(
                 f"| {r.token} | {_text(line.text)} | {r.kind} | {gap} | {r.rival} {_text(line.rival_text)} |"
             )
+        undecided = [line for line in x.lines if line.row.cls == "undecided"]
+        if undecided:
+            lines += ["", f"## `{name}`: undecided tokens", "", "| token | text | why |", "|---|---|---|"]
+        for line in undecided:
+            lines.append(f"| {line.row.token} | {_text(line.text)} | {escape(line.row.reason)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from verify.decide import Decider
 from verify.decision import float_state
 from verify.errors import RefutedError, UsageError
 from verify.kernel import Multipliers, Speakable, Unspeakable, parse_domain
-from verify.kernel.ledger import Row
+from verify.kernel.ledger import Row, reason_text
 from verify.kernel.ledger_rows import OwnStates, Views, heaviest
 from verify.kernel.solve import determines, in_full
 from verify.models import load_again
@@ -170,7 +170,7 @@ class Worker:
                 witness=claim.tie,
                 multipliers=claim.multipliers,
             )
-        return row
+        return replace(row, reason=reason_text(run.why_undecided()))
 
     def _hard(self, row: Row, claim: Speakable, standing: Standing) -> Row:
         """The row of a token spoken at another state than its own, which is `standing`."""

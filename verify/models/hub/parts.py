@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError
@@ -25,6 +25,7 @@ from verify.models.hub.ranges import ChangedError, RemoteFile, stream
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from verify.kernel.safetensors import Entry
     from verify.kernel.tensor import Tensor
 
 _RECORD_LIMIT = 1 << 16
@@ -32,22 +33,13 @@ _RECORD_LIMIT = 1 << 16
 _NOTED_EVERY = 1 << 24
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A tensor of the header; its bytes lie at [begin, end) of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
 class Part:
-    """One tensor of a remote file, in the cache."""
+    """One tensor of a remote file, in the cache. start: where in that file the tensors' bytes begin."""
 
-    def __init__(self, folder: Path, file: RemoteFile, name: str, entry: Entry) -> None:
+    def __init__(self, folder: Path, file: RemoteFile, name: str, entry: Entry, start: int) -> None:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80]
         self.file, self.name, self.entry = file, name, entry
+        self.begin, self.length = start + entry.begin, entry.end - entry.begin
         # The hash tells apart names that look alike once made harmless.
         self.path = folder / f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:12]}.safetensors"
         self.record = self.path.with_suffix(".json")
@@ -57,8 +49,8 @@ class Part:
             "tensor": name,
             "dtype": entry.dtype,
             "shape": list(entry.shape),
-            "begin": entry.begin,
-            "end": entry.end,
+            "begin": self.begin,
+            "end": self.begin + self.length,
             **asdict(file),
         }
 
@@ -77,9 +69,9 @@ class Part:
 
     def fetch(self) -> None:
         """Download what is missing. Raises what `stream` raises; what came in is kept for the next time."""
-        own_header, length = self._own_header(), self.entry.end - self.entry.begin
+        own_header = self._own_header()
         done, digest = self._resumed(len(own_header))
-        with self.partial.open("r+b" if done else "wb") as out, bar(self.name, length) as advance:
+        with self.partial.open("r+b" if done else "wb") as out, bar(self.name, self.length) as advance:
             if not done:
                 out.write(own_header)
             out.seek(len(own_header) + done)
@@ -87,7 +79,7 @@ class Part:
             advance(done)
             noted = done
             try:
-                for piece in stream(self.file, self.entry.begin + done, self.entry.end):
+                for piece in stream(self.file, self.begin + done, self.begin + self.length):
                     out.write(piece)
                     digest.update(piece)
                     done += len(piece)
@@ -111,7 +103,7 @@ class Part:
         digest = hashlib.sha256()
         record = read_record(self.partial_record) or {}
         done, noted = record.pop("done", None), record.pop("sha256", None)
-        if record != self.about or type(done) is not int or not 0 < done <= self.entry.end - self.entry.begin:
+        if record != self.about or type(done) is not int or not 0 < done <= self.length:
             return 0, digest
         try:
             with self.partial.open("rb") as file:
@@ -129,8 +121,11 @@ class Part:
 
     def _own_header(self) -> bytes:
         """The header of a safetensors file that holds this tensor alone, of a multiple of 8 bytes."""
-        offsets = [0, self.entry.end - self.entry.begin]
-        entry = {"dtype": self.entry.dtype, "shape": list(self.entry.shape), "data_offsets": offsets}
+        entry = {
+            "dtype": self.entry.dtype,
+            "shape": list(self.entry.shape),
+            "data_offsets": [0, self.length],
+        }
         text = json.dumps({self.name: entry}).encode()
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text

@@ -19,7 +19,7 @@ from verify.kernel.tensor import DTYPES
 from verify.models.config import read_bytes
 from verify.models.hub.bar import tell
 from verify.models.hub.errors import explain, is_a, is_transport, status_of
-from verify.models.hub.parts import Entry, Part, read_record
+from verify.models.hub.parts import Part, read_record
 from verify.models.hub.ranges import (
     BrokenOffError,
     ChangedError,
@@ -33,6 +33,7 @@ from verify.models.hub.snapshot import Snapshot, download
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from verify.kernel.safetensors import Entry
     from verify.kernel.tensor import Tensor
 
 # Most headers are shorter, and come with the first request.
@@ -74,7 +75,7 @@ class RemoteWeights:
 
         Raises ModelUnavailableError.
         """
-        file, entries = self._head
+        file, entries, start = self._head
         entry = entries[name]
         if entry.dtype not in DTYPES or entry.begin == entry.end:
             raise ModelUnavailableError(
@@ -82,28 +83,28 @@ class RemoteWeights:
                 f"supported are non-empty {', '.join(DTYPES)}"
             )
         if self.whole is None:
-            part = Part(self.folder, file, name, entry)
+            part = Part(self.folder, file, name, entry, start)
             tensor = part.read() or self._fetched(part)
             if tensor is not None:
                 return part.path, tensor
         return self._from_whole(name, entry)
 
     @cached_property
-    def _head(self) -> tuple[RemoteFile, dict[str, Entry]]:
-        """The file as announced, and its header: from the cache, else from the hub."""
+    def _head(self) -> tuple[RemoteFile, dict[str, Entry], int]:
+        """The file as announced, its header, and where that ends: from the cache, else from the hub."""
         kept = self._kept_head()
         if kept is None:
             if self.snapshot.unreachable is not None:
                 self._out_of_reach()
             file = self._asking(self._announced)
             data = self._asking(lambda: _fetch_header(file))
-            entries = _parse_header(data, file)
+            entries = parse_header(data, file.size, file.name)
             record = {"etag": file.etag, "size": file.size, "sha256": hashlib.sha256(data).hexdigest()}
             write_atomically(self.folder / "header.bin", data)
             write_atomically(self.folder / "header.json", json.dumps(record).encode())
-            return file, entries
+            return file, entries, len(data)
         file, data = kept
-        return file, _parse_header(data, file)
+        return file, parse_header(data, file.size, file.name), len(data)
 
     def _announced(self) -> RemoteFile:
         try:
@@ -201,11 +202,3 @@ def _fetch_header(file: RemoteFile) -> bytes:
             f"in a file of {file.size} bytes"
         )
     return data[:length] if length <= len(data) else b"".join(stream(file, 0, length))
-
-
-def _parse_header(data: bytes, file: RemoteFile) -> dict[str, Entry]:
-    """The header, by the kernel's own rules on what lies where in a file of the announced size."""
-    return {
-        name: Entry(entry.dtype, entry.shape, len(data) + entry.begin, len(data) + entry.end)
-        for name, entry in parse_header(data, file.size, file.name).items()
-    }

@@ -17,8 +17,8 @@ from verify.models.hub.snapshot import Snapshot, download
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from verify.kernel.safetensors import Entry
     from verify.kernel.tensor import Tensor
-    from verify.models.hub.parts import Entry
 
 _TORCH_FILES = [TORCH, "pytorch_model-*.bin", f"{TORCH}.index.json"]
 
