@@ -66,6 +66,13 @@ def _use_token(_: click.Context, __: click.Parameter, name: str | None) -> None:
     os.environ |= {"HF_TOKEN": token, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
 
 
+readout_option = click.option(
+    "--readout",
+    type=click.Choice(["checkpoint", "transformer-lens"]),
+    default="checkpoint",
+    show_default=True,
+    help="transformer-lens: the float32 matrices that TransformerLens makes of the checkpoint.",
+)
 domain_option = click.option(
     "--domain", default="readout", show_default=True, help="readout, free, direction, box:B, or all."
 )
