@@ -79,7 +79,7 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
     ids = spread(min(cfg.d_vocab, readout.vocabulary), min(len(VARIANCES), cfg.n_ctx), set())
     module = model.unembed if readout.norm == "none" else model.ln_final
     tokens = token_tensor(ids, model.unembed.W_U.device)
-    seen = look(model, module, float(readout.epsilon), lambda: model(tokens, return_type="logits"))
+    seen = look(model, module, readout, lambda: model(tokens, return_type="logits"))
     require_agreement(readout, seen, 1.0, float(cap) if capped else None)
     return named(model, name, readout, vocabulary_of(tokenizer), {})
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from verify.errors import ModelUnavailableError
 from verify.kernel.filter import as_float64
+from verify.models.checkpoints import describe_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 VARIANCES = (None, None, 50.0, 5.0, 0.5)
 # The largest difference of a logit that rounding explains, as a share of the largest logit of its position:
 # 1e-5 for float32 (norms of float64 models may run in it), eight unit roundoffs for the short dtypes.
-TOLERANCES = {"float64": 1e-5, "float32": 1e-5, "float16": 2.0**-8, "bfloat16": 2.0**-5}
+TOLERANCES = {"F64": 1e-5, "F32": 1e-5, "F16": 2.0**-8, "BF16": 2.0**-5}
 _BLOCK = 1 << 12
 
 
@@ -79,7 +80,7 @@ def logits_at(readout: Readout, residuals: Floats) -> Floats:
     return logits if readout.bias is None else logits + as_float64(readout.bias, 0, rows)
 
 
-def look(model: Any, module: Any, epsilon: float, run: Callable[[], Any]) -> Seen:
+def look(model: Any, module: Any, readout: Readout, run: Callable[[], Any]) -> Seen:
     """Run the model once, in evaluation mode and without gradients, and catch what enters `module`.
 
     run: calls the model on one sentence of `len(VARIANCES)` tokens at most and hands out its logits,
@@ -90,7 +91,7 @@ def look(model: Any, module: Any, epsilon: float, run: Callable[[], Any]) -> See
 
     modes = {each: each.training for each in model.modules()}
     try:
-        with torch.no_grad(), captured(module, epsilon) as seen:
+        with torch.no_grad(), captured(module, float(readout.epsilon)) as seen:
             model.eval()
             logits = run()
     except Exception as error:  # a model's code may raise anything
@@ -106,11 +107,11 @@ def look(model: Any, module: Any, epsilon: float, run: Callable[[], Any]) -> See
             f"the module before the unembedding, {type(module).__name__}, was called {len(seen)} times in "
             "one run: the model's forward does not end as this architecture's does"
         )
-    kinds = [str(x.dtype).removeprefix("torch.") for x in (seen[0], logits)]
-    if any(kind not in TOLERANCES for kind in kinds):
-        raise ModelUnavailableError(f"the model computes in {' and '.join(kinds)}, which is not supported")
-    tolerance = max(TOLERANCES[kind] for kind in kinds)
-    return Seen(_float64(seen[0]), _float64(logits)[0], tolerance)
+    dtypes = {describe_torch(seen[0])[0], describe_torch(logits)[0]}
+    dtypes |= {tensor.dtype for tensor in readout.tensors.values()}
+    if not dtypes <= TOLERANCES.keys():
+        raise ModelUnavailableError(f"the model computes in {', '.join(dtypes)}; what rounds is not known")
+    return Seen(_float64(seen[0]), _float64(logits)[0], max(TOLERANCES[dtype] for dtype in dtypes))
 
 
 @contextmanager

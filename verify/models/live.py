@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.tensor import DTYPES
+from verify.models.architectures import ARCHITECTURES, Architecture
 from verify.models.checkpoints import Checkpoint, describe_torch, from_torch
 from verify.models.config import Config, parse_json
 from verify.models.in_place import VARIANCES, look, require_agreement
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
     from verify.kernel.readout import Readout
     from verify.kernel.tensor import Tensor
-    from verify.models.architectures import Architecture
 
 _SNAPSHOT = (
     "a snapshot of a model in memory; on a few tokens the model's own logits were those of this readout, "
     "within rounding"
 )
+_UNTIED = "the model holds an unembedding of its own, whatever tie_word_embeddings says: that one counts"
 # What is hashed as the configuration: the text that save_pretrained would write as config.json.
 _CONFIG = "model.config"
 _EPSILON_ATTRIBUTES = ("eps", "epsilon", "variance_epsilon")
@@ -53,13 +54,16 @@ def from_transformers(model: Any, tokenizer: Any = None, *, name: str | None = N
             f"a {type(model).__name__} is no model of transformers: it has no config. "
             "Of TransformerLens, use verify.from_hooked"
         )
-    vocabulary, config = vocabulary_of(tokenizer), _config(model)
-    readout = locate_readout(snapshot(model.state_dict()), config)
-    entry = entry_of(config)
+    vocabulary, config, state = vocabulary_of(tokenizer), _config(model), model.state_dict()
+    untied = _as_held(config, state)
+    readout = locate_readout(snapshot(state), untied)
+    if untied is not config:
+        readout = replace(readout, notes=(*readout.notes, _UNTIED))
+    entry = entry_of(untied)
     norm = _norm_module(model, readout, entry)
     require_epsilon(norm, readout)
     ids = _ids(model, min(readout.vocabulary, _input_rows(model, readout)))
-    seen = look(model, norm, float(readout.epsilon), lambda: _logits(model, ids))
+    seen = look(model, norm, readout, lambda: _logits(model, ids))
     require_agreement(readout, seen, *_after(entry, model.config))
     return named(model, name, readout, vocabulary, {config.name: config.sha256})
 
@@ -148,6 +152,21 @@ def _config(model: Any) -> Config:
     return Config(parse_json(data, _CONFIG), hashlib.sha256(data).hexdigest(), _CONFIG)
 
 
+def _as_held(config: Config, state: Mapping[str, Any]) -> Config:
+    """The configuration; where it says that the matrices are tied and the model holds two, as if untied."""
+    if config.get("tie_word_embeddings") is False:
+        return config
+    entries = ARCHITECTURES.get(config.get("model_type"), ())
+    heads = {state[x].data_ptr() for entry in entries for x in entry.head if x in state}
+    embeddings = {state[x].data_ptr() for entry in entries for x in entry.embedding if x in state}
+    if not heads or not embeddings or heads & embeddings:
+        return config
+    values = config.values | {"tie_word_embeddings": False}
+    for key in {entry.text for entry in entries} & values.keys():
+        values[key] = values[key] | {"tie_word_embeddings": False}
+    return replace(config, values=values)
+
+
 def vocabulary_of(tokenizer: Any) -> VocabularyFiles | None:
     """A fast tokenizer as the tokenizer.json that it would write; None for None."""
     if tokenizer is None:
@@ -188,7 +207,8 @@ def _after(entry: Architecture, config: Any) -> tuple[float, float | None]:
         case []:
             return 1.0, None
         case ["times", "d_model", *_]:
-            return (config.d_model**-0.5 if config.scale_decoder_outputs else 1.0), None
+            scaled = getattr(config, "scale_decoder_outputs", False)  # mT5 never is
+            return (config.d_model**-0.5 if scaled else 1.0), None
         case ["times", key]:
             return float(getattr(config, key)), None
         case ["divided", "by", key]:
@@ -209,7 +229,7 @@ def _ids(model: Any, rows: int) -> list[int]:
     """A few token ids, none of them one that the configuration gives a special role."""
     table = model.config.to_dict()
     tables = [table, *(x for x in table.values() if isinstance(x, dict))]
-    special = {x[key] for x in tables for key in x if key.endswith(("_token_id", "_token_index"))}
+    special = {x[key] for x in tables for key in x if str(key).endswith(("_token_id", "_token_index"))}
     return spread(rows, len(VARIANCES), {x for x in special if isinstance(x, int)})
 
 
