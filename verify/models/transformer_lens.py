@@ -7,6 +7,7 @@ fixed order, so that every machine makes the same tensors.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,8 @@ FOLDED = (
 )
 # Of these the logits are capped whatever config.json says, and capped logits are not centred.
 _ALWAYS_CAPPED = ("gemma2",)
+# Of these it takes this epsilon whatever config.json says.
+_FIXED_EPSILON = {"gptj": Fraction(1, 100000)}
 _CAP = "final_logit_softcapping"
 _PREFIX = "transformer-lens:"
 _SUFFIX = " (transformer-lens)"
@@ -51,14 +54,15 @@ def processed(readout: Readout, config: Config) -> Readout:
 
     Raises ModelUnavailableError for a model that it does not fold, or that is not modelled here.
     """
-    W, b = _folded(readout, _gain(readout, config))
-    if readout.norm == "layernorm":
-        _subtract_row_means(W)
-    model_type = config.text("model_type")
-    capped = model_type in _ALWAYS_CAPPED or config.number(_CAP) is not None
-    if not capped:
-        W -= _mean(W)
-        b -= _mean(b)
+    gain = _gain(readout, config)
+    capped = config.text("model_type") in _ALWAYS_CAPPED or config.number(_CAP) is not None
+    with np.errstate(all="ignore"):  # what overflows is found below
+        W, b = _folded(readout, gain)
+        if readout.norm == "layernorm":
+            _subtract_row_means(W)
+        if not capped:
+            W -= _mean(W)
+            b -= _mean(b)
     centring = "no center_unembed, since the logits are capped" if capped else "center_unembed"
     notes = [*readout.notes, _NOTE.format(centring=centring)]
     if not b.any():
@@ -92,7 +96,7 @@ def require_pack(statement: Statement, readout: Readout | None) -> None:
 def _gain(readout: Readout, config: Config) -> Floats:
     """The gain to fold; ModelUnavailableError where TransformerLens folds none, or another."""
     model_type = config.text("model_type")
-    if model_type not in FOLDED:
+    if model_type is None or model_type not in FOLDED:
         raise ModelUnavailableError(
             f"TransformerLens does not fold the final norm of model_type {model_type!a}, or how is not known "
             f"here; known are {', '.join(FOLDED)}. Of a model in its memory, use verify.from_hooked"
@@ -111,6 +115,12 @@ def _gain(readout: Readout, config: Config) -> Floats:
         raise ModelUnavailableError(
             "the checkpoint is stored in float64, which TransformerLens rounds when it loads it; "
             "save it in float32 first"
+        )
+    epsilon = _FIXED_EPSILON.get(model_type, readout.epsilon)
+    if readout.epsilon != epsilon:
+        raise ModelUnavailableError(
+            f"TransformerLens takes epsilon {float(epsilon)} for model_type {model_type}, but "
+            f"{readout.epsilon_source} is {float(readout.epsilon)}"
         )
     gain = _float32(readout.gain, 0, readout.d)
     return gain + np.float32(1) if readout.gain_offset else gain
