@@ -111,13 +111,15 @@ def matrices(model: Model) -> tuple[Floats, Floats]:
 
 MODELS = (
     *("gpt2-tied", "gpt2-untied", "gpt_neo-tied", "opt-tied", "bloom-tied", "llama-tied", "llama-untied"),
-    *("mistral-untied", "mixtral-untied", "qwen2-untied", "qwen3-untied", "phi3-untied"),
+    *("mistral-untied", "mixtral-untied", "qwen2-untied", "qwen3-untied", "phi3-untied", "gptj-untied"),
+    "gpt_neox-untied",
 )
+CHANGES = {"gptj-untied": {"layer_norm_epsilon": 1e-5}, "gpt_neox-untied": {"num_attention_heads": 2}}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_matrices_are_the_library_s_within_rounding(library: Any, name: str, tmp_path: Path) -> None:
-    theirs = hooked(library, name, tmp_path / "net")
+    theirs = hooked(library, name, tmp_path / "net", **CHANGES.get(name, {}))
     ours, raw = (
         load_model(str(tmp_path / "net"), readout="transformer-lens"),
         load_model(str(tmp_path / "net")),

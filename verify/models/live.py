@@ -109,7 +109,8 @@ def require_plain(model: Any) -> None:
             raise ModelUnavailableError(
                 f"{name} is on the meta device, which holds no numbers; load the model into memory"
             )
-        if type(value) not in (torch.nn.Parameter, torch.Tensor) or describe_torch(value)[0] not in DTYPES:
+        plain = type(value) in (torch.nn.Parameter, torch.Tensor) and value.layout is torch.strided
+        if not plain or describe_torch(value)[0] not in DTYPES:
             raise ModelUnavailableError(
                 f"{name} is a {type(value).__name__} of {value.dtype}: a quantised or distributed model "
                 "computes with other numbers than it holds. Pass it dequantised and whole, in float16, "
@@ -234,10 +235,11 @@ def _ids(model: Any, rows: int) -> list[int]:
 
 
 def spread(rows: int, count: int, without: set[int]) -> list[int]:
-    """At most `count` ids of 0..rows-1, far from each other."""
+    """`count` ids of 0..rows-1, far from each other; where there are too few they come again."""
     step = max(1, rows // (2 * count))
     ids = [x for x in range(step // 2, rows, step) if x not in without] or [0]
-    return ids[:: max(1, len(ids) // count)][:count]
+    ids = ids[:: max(1, len(ids) // count)]
+    return [ids[i % len(ids)] for i in range(count)]
 
 
 def token_tensor(ids: list[int], device: Any) -> Any:
