@@ -41,8 +41,10 @@ def library() -> Any:
         pytest.skip("this TransformerLens has no HookedTransformer")
     import transformer_lens.loading_from_pretrained as loading
     from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.model_bridge import TransformerBridge
 
-    return SimpleNamespace(loading=loading, model=HookedTransformer, config=HookedTransformerConfig)
+    config, bridge = HookedTransformerConfig, TransformerBridge
+    return SimpleNamespace(loading=loading, model=HookedTransformer, config=config, bridge=bridge)
 
 
 def hooked(library: Any, name: str, folder: Path, *, fold: bool = True, **changes: Any) -> Any:
@@ -344,6 +346,61 @@ def test_a_hooked_transformer_without_processing(library: Any, name: str, tmp_pa
     (decision,) = verify.token(3, live, out=tmp_path / "c")
     verify.pack(live, tmp_path / "h.safetensors")
     assert run("audit", str(decision.path), "--model", tmp_path / "h.safetensors").returncode == 0
+
+
+def bridged(library: Any, name: str, folder: Path, *, fold: bool) -> Any:
+    """As `hooked`, as a TransformerBridge."""
+    import torch
+    from test_live import fast_tokenizer
+
+    tokenizer = fast_tokenizer()
+    tokenizer.init_kwargs["name_or_path"] = str(folder)
+    build(BY_NAME[name]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = library.bridge.boot_transformers(
+        str(folder), device="cpu", dtype=torch.float32, tokenizer=tokenizer
+    )
+    if fold:
+        model.enable_compatibility_mode()
+    return model
+
+
+@pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied", "gemma-tied"])
+def test_a_bridge(library: Any, name: str, tmp_path: Path) -> None:
+    """As loaded it holds the checkpoint's own tensors; folded, those of `--readout transformer-lens`."""
+    folder = tmp_path / "net"
+    live, raw = (
+        verify.from_hooked(bridged(library, name, folder, fold=False)).readout,
+        load_model(str(folder)),
+    )
+    assert live.fingerprint == raw.readout.fingerprint
+    assert (live.norm, live.gain_offset) == (raw.readout.norm, raw.readout.gain_offset)
+    theirs = bridged(library, name, folder, fold=True)
+    folded = verify.from_hooked(theirs)
+    (W, b), bounds = matrices(load_model(str(folder), readout="transformer-lens")), rounding(raw)
+    assert (np.abs(W - matrices(folded)[0]) <= bounds.W).all()
+    assert (np.abs(b - matrices(folded)[1]) <= bounds.b).all()
+    assert np.array_equal(matrices(folded)[0], theirs.W_U.detach().double().numpy().T)
+    assert folded.tokens.find("w7") == 7
+
+
+BRIDGE_EDITS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "hook": (
+        lambda model: model.add_hook("ln_final.hook_out", lambda value, hook: value * 1.01),
+        "own logits",
+    ),
+    "eps": (lambda model: setattr(model.ln_final.original_component, "eps", 1e-3), r"eps = 0\.001"),
+    "no_norm": (lambda model: delattr(model.ln_final.original_component, "weight"), "no ln_final"),
+}
+
+
+@pytest.mark.parametrize("name", BRIDGE_EDITS)
+def test_edits_of_a_bridge(library: Any, name: str, tmp_path: Path) -> None:
+    edit, message = BRIDGE_EDITS[name]
+    model = bridged(library, "gpt2-tied", tmp_path / "net", fold=False)
+    edit(model)
+    with pytest.raises(ModelUnavailableError, match=message):
+        verify.from_hooked(model)
 
 
 def set_(place: str, value: Any) -> Callable[[Any], None]:

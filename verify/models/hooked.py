@@ -1,4 +1,4 @@
-"""STATEMENT. A HookedTransformer of TransformerLens in memory: a snapshot of its readout, checked in place.
+"""STATEMENT. A model of TransformerLens in memory: a snapshot of its readout, checked in place.
 
 Wrong here = a true claim about other matrices, or another norm, than the model holds. TransformerLens is not
 imported: the model brings it.
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from verify.models.checkpoints import Checkpoint
     from verify.models.model import Model
 
-_HELD = "of the matrices that a HookedTransformer holds, whatever folding and centring made them"
+_HELD = "of the matrices that a {kind} holds, whatever folding and centring made them"
 _CAPPED = "output_logits_soft_cap is positive, so it changes no argmax and is left out: margins are before it"
+_ZEROS = "b_U is all zeros and left out"
 _SLOW = "its tokenizer is a slow one, which is not read: tokens go by their ids"
 # Classes of the last norm of a HookedTransformer: norm, and the names of its gain and shift.
 _NORMS = {
@@ -54,21 +55,23 @@ _CLASSES = {
 
 
 def from_hooked(model: Any, *, name: str | None = None) -> Model:
-    """A snapshot of a HookedTransformer of TransformerLens as a `Model`: the matrices as it holds them.
+    """A snapshot of a HookedTransformer or TransformerBridge of TransformerLens, as a `Model`.
 
-    `W_U` is stored transposed, one row a token. Whatever folding and centring made the matrices is part of
-    them: the claim is about what the model holds. Its tokenizer is used if it is a fast one.
-    name: what certificates call the model. Errors as `from_transformers`.
+    The matrices are taken as the model holds them, whatever folding and centring made them; the `W_U` of a
+    HookedTransformer is transposed, to one row a token. Its tokenizer is used if it is a fast
+    one. name: what certificates call the model. Errors as `from_transformers`.
     """
     model = uncompiled(model)
-    if not any(each.__name__ == "HookedTransformer" for each in type(model).__mro__):
+    kinds = {each.__name__ for each in type(model).__mro__}
+    if not kinds & {"HookedTransformer", "TransformerBridge"}:
         raise ModelUnavailableError(
-            f"a {type(model).__name__} is no HookedTransformer. Of a TransformerBridge, pass the model of "
-            "transformers that it was made from to verify.from_transformers, before it is processed"
+            f"a {type(model).__name__} is no HookedTransformer or TransformerBridge; a model of transformers "
+            "goes to verify.from_transformers"
         )
     require_plain(model)
     cfg, checkpoint = model.cfg, snapshot(model.state_dict())
-    readout = _hooked_readout(model, checkpoint)
+    find = _hooked_readout if "HookedTransformer" in kinds else _bridge_readout
+    readout = find(model, checkpoint)
     cap = cfg.output_logits_soft_cap
     capped = cap is not None and cap > 0  # any other value turns it off
     if capped:
@@ -77,8 +80,8 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
     if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
         readout, tokenizer = replace(readout, notes=(*readout.notes, _SLOW)), None
     ids = spread(min(cfg.d_vocab, readout.vocabulary), min(len(VARIANCES), cfg.n_ctx), set())
+    tokens = token_tensor(ids, next(model.parameters()).device)
     module = model.unembed if readout.norm == "none" else model.ln_final
-    tokens = token_tensor(ids, model.unembed.W_U.device)
     seen = look(model, module, readout, lambda: model(tokens, return_type="logits"))
     require_agreement(readout, seen, 1.0, float(cap) if capped else None)
     return named(model, name, readout, vocabulary_of(tokenizer), {})
@@ -87,36 +90,68 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
 def _hooked_readout(model: Any, checkpoint: Checkpoint) -> Readout:
     """The readout of a HookedTransformer by the class of its last norm, which its cfg must name too."""
     cfg = model.cfg
-    if cfg.normalization_type is None:
-        norm, gain, shift, epsilon, source = "none", None, None, Fraction(0), ""
-    else:
-        found = type(model.ln_final).__name__
-        expected = _CLASSES.get((cfg.normalization_type, bool(cfg.final_rms)))
-        if found != expected:
-            raise ModelUnavailableError(
-                f"ln_final is a {found}, but cfg (normalization_type {cfg.normalization_type!a}, final_rms "
-                f"{cfg.final_rms!a}) means {expected}; what the model computes is unclear"
-            )
-        norm, gain, shift = _NORMS[found]
-        source = "HookedTransformer.cfg.eps"
-        epsilon = exact_decimal(repr(float(cfg.eps)))
-    matrix, bias = checkpoint.tensor("unembed.W_U"), checkpoint.tensor("unembed.b_U")
-    notes = [_HELD]
-    if not any(map(any, bias.short_integers(range(bias.shape[0]))[0])):
-        notes.append("b_U is all zeros and left out")
+    bias, notes = _bias(checkpoint, "unembed.b_U", "HookedTransformer")
     readout = Readout(
+        norm="none", unembedding=transposed(checkpoint.tensor("unembed.W_U")), bias=bias, notes=notes
+    )
+    if cfg.normalization_type is None:
+        return readout
+    found = type(model.ln_final).__name__
+    expected = _CLASSES.get((cfg.normalization_type, bool(cfg.final_rms)))
+    if found != expected:
+        raise ModelUnavailableError(
+            f"ln_final is a {found}, but cfg (normalization_type {cfg.normalization_type!a}, final_rms "
+            f"{cfg.final_rms!a}) means {expected}; what the model computes is unclear"
+        )
+    norm, gain, shift = _NORMS[found]
+    readout = replace(
+        readout,
         norm=norm,
-        unembedding=transposed(matrix),
         gain=None if gain is None else checkpoint.tensor(gain),
         shift=None if shift is None else checkpoint.tensor(shift),
-        bias=bias if len(notes) == 1 else None,
-        epsilon=epsilon,
-        epsilon_source=source,
-        notes=tuple(notes),
+        epsilon=_epsilon(cfg),
+        epsilon_source="HookedTransformer.cfg.eps",
     )
-    if norm != "none":
-        require_epsilon(model.ln_final, readout)
+    require_epsilon(model.ln_final, readout)
     return readout
+
+
+def _bridge_readout(model: Any, checkpoint: Checkpoint) -> Readout:
+    """The readout of a TransformerBridge, whose parts keep the layout of the model that it wraps."""
+    if "ln_final.weight" not in checkpoint or "unembed.weight" not in checkpoint:
+        raise ModelUnavailableError(
+            "the TransformerBridge has no ln_final with a gain, or no unembed; pass the model of "
+            "transformers that it wraps to verify.from_transformers, before it is processed"
+        )
+    bias, notes = _bias(checkpoint, "unembed.bias", "TransformerBridge")
+    readout = Readout(
+        norm="rmsnorm" if model.ln_final.uses_rms_norm else "layernorm",
+        unembedding=checkpoint.tensor("unembed.weight"),
+        gain=checkpoint.tensor("ln_final.weight"),
+        shift=checkpoint.tensor("ln_final.bias") if "ln_final.bias" in checkpoint else None,
+        bias=bias,
+        gain_offset=int(bool(getattr(model.cfg, "rmsnorm_uses_offset", False))),
+        epsilon=_epsilon(model.cfg),
+        epsilon_source="TransformerBridge.cfg.eps",
+        notes=notes,
+    )
+    require_epsilon(model.ln_final.original_component, readout)
+    return readout
+
+
+def _bias(checkpoint: Checkpoint, name: str, kind: str) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The logit bias, None where it is absent or zero, and what a reader must know."""
+    held = _HELD.format(kind=kind)
+    if name not in checkpoint:
+        return None, (held,)
+    bias = checkpoint.tensor(name)
+    zeros = not any(map(any, bias.short_integers(range(bias.shape[0]))[0]))
+    return (None, (held, _ZEROS)) if zeros else (bias, (held,))
+
+
+def _epsilon(cfg: Any) -> Fraction:
+    """cfg.eps, as the decimal that a configuration would hold."""
+    return exact_decimal(repr(float(cfg.eps)))
 
 
 def transposed(matrix: Tensor) -> Tensor:
