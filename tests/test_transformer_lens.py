@@ -116,7 +116,10 @@ MODELS = (
     *("mistral-untied", "mixtral-untied", "qwen2-untied", "qwen3-untied", "phi3-untied", "gptj-untied"),
     "gpt_neox-untied",
 )
-CHANGES = {"gptj-untied": {"layer_norm_epsilon": 1e-5}, "gpt_neox-untied": {"num_attention_heads": 2}}
+CHANGES: dict[str, dict[str, Any]] = {
+    "gptj-untied": {"layer_norm_epsilon": 1e-5},
+    "gpt_neox-untied": {"num_attention_heads": 2},
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
