@@ -27,6 +27,9 @@ from verify.models.config import Config
 from verify.models.in_place import logits_at
 from verify.models.transformer_lens import FOLDED, processed
 
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
 BY_NAME = {case.name: case for case in CASES}
 U = 2.0**-24
 Floats = np.ndarray[Any, np.dtype[np.float64]]

@@ -92,7 +92,7 @@ def _hooked_readout(model: Any, checkpoint: Checkpoint) -> Readout:
     cfg = model.cfg
     bias, notes = _bias(checkpoint, "unembed.b_U", "HookedTransformer")
     readout = Readout(
-        norm="none", unembedding=transposed(checkpoint.tensor("unembed.W_U")), bias=bias, notes=notes
+        norm="none", unembedding=_transposed(checkpoint.tensor("unembed.W_U")), bias=bias, notes=notes
     )
     if cfg.normalization_type is None:
         return readout
@@ -154,6 +154,6 @@ def _epsilon(cfg: Any) -> Fraction:
     return exact_decimal(repr(float(cfg.eps)))
 
 
-def transposed(matrix: Tensor) -> Tensor:
+def _transposed(matrix: Tensor) -> Tensor:
     """The matrix with rows and columns exchanged; its name says so."""
     return Tensor(f"{matrix.name}.T", matrix.dtype, matrix.raw.T.copy())
