@@ -58,7 +58,8 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
     """A snapshot of a HookedTransformer or TransformerBridge of TransformerLens, as a `Model`.
 
     The matrices are taken as the model holds them, whatever folding and centring made them; the `W_U` of a
-    HookedTransformer is transposed, to one row a token. Its tokenizer is used if it is a fast one. name: what certificates call the model. Errors as `from_transformers`.
+    HookedTransformer is transposed, to one row a token. Its tokenizer is used if it is a fast one.
+    name: what certificates call the model. Errors as `from_transformers`.
     """
     model = uncompiled(model)
     kinds = {each.__name__ for each in type(model).__mro__}
