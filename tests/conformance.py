@@ -5,8 +5,6 @@ their logits are compared with the readout that `load_model` finds in the saved 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import sqrt
@@ -20,10 +18,9 @@ from built_models import tensor
 from verify.kernel import Readout, Tensor
 from verify.kernel.tensor import unit_exponent
 from verify.models import Model, load_model
+from verify.models.in_place import TOLERANCES, VARIANCES, Seen, captured
 
-ROWS, TOLERANCE, BITS = 61, 1e-5, 200
-# Where epsilon is hard-coded, residuals are shrunk until it counts: variance of the residual over epsilon.
-VARIANCES = (None, None, 50.0, 5.0, 0.5)
+ROWS, TOLERANCE, BITS = 61, TOLERANCES["F32"], 200
 
 Numbers = list[Any]
 
@@ -378,30 +375,6 @@ def feed(case: Case, model: Any) -> Any:
     return logits[0]
 
 
-@contextmanager
-def captured(module: Any, epsilon: float) -> Iterator[list[Any]]:
-    """What enters a module; where there is an epsilon, first scaled until epsilon counts."""
-    import torch
-
-    seen: list[Any] = []
-
-    def hook(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        r = args[0].detach().clone()
-        if epsilon:
-            for position, ratio in enumerate(VARIANCES):
-                if ratio is not None:
-                    spread = torch.sqrt((r[:, position] ** 2).mean())
-                    r[:, position] *= sqrt(ratio * epsilon) / spread
-        seen.append(r[0])
-        return (r, *args[1:])
-
-    handle = module.register_forward_pre_hook(hook)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
 def norm_module(case: Case, model: Any, readout: Readout) -> Any:
     """The module that the readout begins with: where the tensor named as its gain is a parameter."""
     if case.at:
@@ -458,16 +431,9 @@ class Run:
 
     def difference(self, readout: Readout | None = None) -> float:
         """The largest difference of a logit, relative to the largest logit of its position."""
-        worst = 0.0
-        for r, theirs in zip(self.residuals, self.logits, strict=True):
-            with mpmath.workprec(BITS):
-                ours = [x * self.case.scale for x in logits_of(readout or self.model.readout, r)]
-                if self.case.cap is not None:
-                    ours = [self.case.cap * mpmath.tanh(x / self.case.cap) for x in ours]
-                size = max(abs(float(x)) for x in theirs)
-                gaps = [abs(x - float(y)) for x, y in zip(ours, theirs, strict=True)]
-                worst = max(worst, float(max(gaps)) / size)
-        return worst
+        seen = Seen(self.residuals, self.logits, TOLERANCE)
+        shares = seen.differences(readout or self.model.readout, self.case.scale, self.case.cap)
+        return float(shares.max())
 
 
 def save(case: Case, folder: Path) -> Any:
@@ -503,7 +469,7 @@ def compare(case: Case, theirs: Any, ours: Model) -> Run:
     with captured(norm_module(case, theirs, ours.readout), float(ours.readout.epsilon)) as seen:
         logits = feed(case, theirs.get_submodule(case.part))
     assert len(seen) == 1
-    return Run(case, ours, seen[0].numpy(), logits.numpy())
+    return Run(case, ours, seen[0].double().numpy(), logits.double().numpy())
 
 
 def wrong_readouts(readout: Readout) -> dict[str, Readout]:

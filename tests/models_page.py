@@ -26,10 +26,11 @@ Written by `python tests/models_page.py`; do not edit.
 `verify` knows the last step of a model by the `model_type` of its config.json. Each entry of the table
 (`verify/models/architectures.py`) was compared with the model code of `transformers` {version}: a tiny
 random model is built with odd gains, biases and epsilon, saved, and loaded as any other model; the vector
-that enters its final norm is caught, the readout is evaluated on it at 200 bits, and its logits must agree
-with the model's own (float32) to {tolerance:.0e} of the largest one. Some of the vectors are first shrunk
-until epsilon counts. Each comparison is repeated with readouts that have one mistake (gain, shift or bias
-dropped, gain and shift swapped, another offset, norm, epsilon or matrix), and must then fail.
+that enters its final norm is caught, the readout is evaluated on it in float64 (which agrees with 200 bits
+to 1e-13), and its logits must agree with the model's own (float32) to {tolerance:.0e} of the largest one.
+Some of the vectors are first shrunk until epsilon counts. Each comparison is repeated with readouts that have
+one mistake (gain, shift or bias dropped, gain and shift swapped, another offset, norm, epsilon or matrix),
+and must then fail.
 `tests/test_conformance.py` does all this; a type without a passed comparison is not in this list. The class
 of `llama4` cannot be run on text alone in this version, so its language model is run.
 

@@ -13,11 +13,21 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import models_page  # noqa: E402
-from conformance import CASES, TOLERANCE, Case, build, compare, run, wrong_readouts  # noqa: E402
+from conformance import (  # noqa: E402
+    CASES,
+    TOLERANCE,
+    Case,
+    build,
+    compare,
+    logits_of,
+    run,
+    wrong_readouts,
+)
 
 from verify.models import load_model  # noqa: E402
 from verify.models.architectures import ARCHITECTURES, Architecture  # noqa: E402
 from verify.models.config import read_config  # noqa: E402
+from verify.models.in_place import logits_at  # noqa: E402
 from verify.models.locate import entry_of  # noqa: E402
 
 BY_NAME = {case.name: case for case in CASES}
@@ -43,6 +53,14 @@ def test_the_readout_gives_the_model_s_logits(tmp_path: Path, name: str) -> None
     assert done.difference() < TOLERANCE
     for mistake, wrong in wrong_readouts(readout).items():
         assert done.difference(wrong) > 10 * TOLERANCE, mistake
+
+
+@pytest.mark.parametrize("name", ["gpt2-tied", "gemma-tied", "phi-untied", "olmo-tied", "opt-norm-removed"])
+def test_the_logits_in_float64_are_those_at_200_bits(tmp_path: Path, name: str) -> None:
+    done = run(BY_NAME[name], tmp_path)
+    ours = logits_at(done.model.readout, done.residuals)
+    exact = np.array([[float(x) for x in logits_of(done.model.readout, r)] for r in done.residuals])
+    assert np.abs(ours - exact).max() < 1e-13 * np.abs(exact).max()
 
 
 def test_every_entry_has_a_case(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_certificate_cannot_name_a_folder_of_this_machine(model: Path, tmp_pat
         path.write_text(path.read_text().replace('"model": "square"', f'"model": "{name}"'))
         told = run("audit", path, cwd=model.parent)
         assert told.returncode == 5
-        assert "pass its folder with --model" in told.stderr
+        assert "pass its folder or pack with --model" in told.stderr
         path.write_text(path.read_text().replace(f'"model": "{name}"', '"model": "square"'))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from verify.decide import Decision
     from verify.spoken import Spoken
 
-__all__ = ["ALL_DOMAINS", "audit", "decide_all", "load_model", "say", "show", "token"]
+__all__ = ["ALL_DOMAINS", "audit", "decide_all", "load_model", "pack", "say", "show", "token"]
 
 # In this order evidence passes from one to the next where an inclusion allows it.
 ALL_DOMAINS = ("readout", "free", "direction", "box:1")
@@ -33,15 +33,23 @@ def token(
     solver: str | None = None,
     multipliers: str = "full",
     out: str | Path | None = None,
+    readout: str = "checkpoint",
 ) -> list[Decision]:
     """Decide whether `token` (an id, or its text) can be the unique argmax; one Decision a domain.
 
     domain: readout, free, direction, box:B, or all. competitors: all rows, or those of the tokenizer.
     multipliers: store them "full" (large, checked by multiplication alone) or the "support" alone (small).
     out: a folder for the certificates; None keeps them in memory (`Decision.certificate`).
+    readout: of a model by name, see `load_model`; with "transformer-lens" each Decision has the one for the
+    checkpoint's own matrices beside it (`Decision.checkpoint`).
     Raises UsageError (token, domain, options), ModelUnavailableError, OutputError.
     """
-    loaded = load_model(model) if isinstance(model, str) else model
+    if isinstance(model, str):
+        loaded = load_model(model, readout=readout)
+    elif readout == "checkpoint":
+        loaded = model
+    else:
+        raise UsageError("readout goes with a model's name; a Model has its readout")
     return list(decide_all([token], loaded, domain, competitors, proposer, solver, multipliers, out))
 
 
@@ -56,7 +64,8 @@ def decide_all(
     out: str | Path | None = None,
 ) -> Iterator[Decision]:
     """`tokens` in their order, one Decision at a time as it is made; certificates are saved before they are
-    yielded. All tokens are looked up before the first is decided.
+    yielded. All tokens are looked up before the first is decided. Of a processed readout the checkpoint's own
+    is decided too, without a certificate.
     """
     from verify.decide import Decider
 
@@ -68,8 +77,10 @@ def decide_all(
     if folder is not None:
         require_writable(folder)
     decider = Decider(model, competitors, proposer, solver, multipliers)
+    beside = Decider(model.checkpoint, competitors, proposer, solver) if model.checkpoint else None
     for token in chosen:
         known: list[Decision] = []
+        known_beside: list[Decision] = []
         for each in domains:
             decision = decider.decide(token, each, known)
             if folder is not None and decision.proved is not None:
@@ -77,7 +88,34 @@ def decide_all(
                 write_atomically(path, decision.certificate)
                 decision.path = path
             known.append(decision)
+            if beside is not None:
+                decision.checkpoint = beside.decide(token, each, known_beside)
+                known_beside.append(decision.checkpoint)
             yield decision
+
+
+def pack(model: str | Model, path: str | Path, *, force: bool = False, readout: str = "checkpoint") -> Model:
+    """Write the readout of a model (its name, or a Model) to one file, whole or not at all.
+
+    The file is taken as that model by every command; its name ends in .safetensors. readout: as in
+    `load_model`. The model that was packed. Raises UsageError (another ending, a file that is there and no
+    `force`, a model that is a pack), ModelUnavailableError, OutputError.
+    """
+    from verify.models.packed import named_so, pack_bytes
+
+    path = Path(path)
+    if not named_so(path):
+        raise UsageError(
+            f"{path} must end in .safetensors to be known as a pack; try {path}.pack.safetensors"
+        )
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; choose another name, or overwrite it with --force")
+    if isinstance(model, str):
+        model = load_model(model, readout=readout)
+    elif readout != "checkpoint":
+        raise UsageError("readout goes with a model's name; a Model has its readout")
+    write_atomically(path, pack_bytes(model))
+    return model
 
 
 def audit(path: str | Path, model: str | None = None) -> Audit:

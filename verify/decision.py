@@ -51,6 +51,7 @@ class Decision:
     rivals: tuple[int, ...] = ()  # nearest first; by float margins at the witness
     angle: float | None = None  # radians to the nearest face of the cone, in floats
     path: Path | None = None
+    checkpoint: Decision | None = None  # of a processed readout: the answer for the checkpoint's own
 
     @property
     def maximised(self) -> bool:
@@ -62,6 +63,14 @@ class Decision:
     def verdict(self) -> str:
         """SPEAKABLE, UNSPEAKABLE or UNDECIDED."""
         return self.proved.verdict.upper() if self.proved else "UNDECIDED"
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether the checkpoint's own matrices have another verdict; None where one of the two has none."""
+        other = self.checkpoint
+        if other is None or self.proved is None or other.proved is None:
+            return None
+        return self.verdict != other.verdict
 
     @property
     def claim(self) -> Claim | None:

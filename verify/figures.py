@@ -96,6 +96,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "attempts": [vars(a) for a in decision.attempts],
         "notes": [*model.readout.notes, *decision.notes],
         "reason": decision.reason or None,
+        "checkpoint": _beside(decision),
     }
     if isinstance(claim, Speakable):
         out["margin"] = fraction_json(claim.margin)
@@ -122,6 +123,22 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         out["gap"] = fraction_json(claim.gap)
         out["support"] = support(decision)
     return out
+
+
+def _beside(decision: Decision) -> dict[str, Any] | None:
+    """What was decided about the checkpoint's own matrices, beside processed ones; null without any."""
+    other = decision.checkpoint
+    if other is None:
+        return None
+    claim = other.claim
+    return {
+        "fingerprint": other.model.readout.fingerprint,
+        "verdict": other.verdict,
+        "differs": decision.differs,
+        "kind": claim.kind if isinstance(claim, Unspeakable) else None,
+        "margin": fraction_json(claim.margin) if isinstance(claim, Speakable) else None,
+        "gap": fraction_json(claim.gap) if isinstance(claim, Unspeakable) else None,
+    }
 
 
 def support(decision: Decision, most: int = 5) -> list[dict[str, Any]]:

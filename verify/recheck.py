@@ -13,6 +13,7 @@ from verify.errors import ModelUnavailableError, RefutedError, UsageError, Verif
 from verify.kernel import Bundle, Certificate, Proved, prove, prove_bundle, read
 from verify.kernel.bundle import readout_of
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
+from verify.models.transformer_lens import require_pack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,6 +142,8 @@ class Auditor:
 
     def _model_for(self, statement: Statement, result: Audit) -> Model:
         """The model at hand. A description by hand counts only where no configuration says what is right."""
+        if self.model is None:
+            require_pack(statement, None)
         name = self.model if self.model is not None else self._named(statement)
         found = self._loaded_once(name, name, None)
         by_hand = statement.epsilon_source.startswith("by hand") or (
@@ -155,6 +158,7 @@ class Auditor:
             )
         if isinstance(found, ModelUnavailableError):
             raise found
+        require_pack(statement, found.readout)
         return found
 
     def _loaded_once(
@@ -174,7 +178,8 @@ class Auditor:
         name = statement.model
         if name not in BUNDLED and split_hub_name(name) is None:
             raise ModelUnavailableError(
-                f"{name[:100]!a} is neither a bundled model nor a hub name; pass its folder with --model"
+                f"{name[:100]!a} is neither a bundled model nor a hub name; "
+                "pass its folder or pack with --model"
             )
         return f"{name}@{statement.revision}" if statement.revision and "@" not in name else name
 

@@ -37,6 +37,8 @@ def decision_lines(decision: Decision) -> list[tuple[str, str]]:
     ]
     if decision.reason:
         lines.append(("reason", decision.reason))
+    if data["checkpoint"]:
+        lines.append(("checkpoint's own", _checkpoint_text(data["checkpoint"])))
     if data["margin"]:
         lines.extend(_margin_lines(decision, data))
     if data["gap"]:
@@ -60,6 +62,15 @@ def decision_lines(decision: Decision) -> list[tuple[str, str]]:
         lines.append(("certificate", data["certificate"]))
     lines.append(("seconds", f"{decision.seconds:.2f}"))
     return lines
+
+
+def _checkpoint_text(data: dict[str, Any]) -> str:
+    """The verdict on the checkpoint's own matrices, and whether it is another one."""
+    words: str = data["verdict"] + (f" ({data['kind']})" if data["kind"] else "")
+    if data["margin"]:
+        words += f", margin {data['margin']['approx']:.6g} logits"
+    ends = {True: "; THE VERDICTS DIFFER", False: "; the same verdict", None: "; not comparable"}
+    return words + ends[data["differs"]]
 
 
 def _margin_lines(decision: Decision, data: dict[str, Any]) -> list[tuple[str, str]]:

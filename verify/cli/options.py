@@ -76,6 +76,13 @@ def stated_model_option(command: Any) -> Any:
     return _model_option(None, about)(hub_options(command))
 
 
+readout_option = click.option(
+    "--readout",
+    type=click.Choice(["checkpoint", "transformer-lens"]),
+    default="checkpoint",
+    show_default=True,
+    help="transformer-lens: the float32 matrices that TransformerLens makes of the checkpoint.",
+)
 domain_option = click.option(
     "--domain", default="readout", show_default=True, help="readout, free, direction, box:B, or all."
 )

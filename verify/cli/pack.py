@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from verify.cli.options import at_revision, hub_options
+from verify.cli.options import at_revision, hub_options, readout_option
 
 
 @click.command(
@@ -14,32 +14,26 @@ from verify.cli.options import at_revision, hub_options
     epilog="\b\nExamples:\n"
     "  verify pack whisper-tiny.en -o whisper.pack.safetensors\n"
     "  verify token 30208 --model whisper.pack.safetensors\n"
-    "  verify audit verify-certificates/ --model whisper.pack.safetensors",
+    "  verify audit verify-certificates/ --model whisper.pack.safetensors\n"
+    "  verify pack gpt2 --readout transformer-lens -o tl.safetensors",
 )
 @click.argument("model", callback=at_revision)
 @hub_options
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="File to write: NAME.safetensors."
 )
+@readout_option
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
-def command(model: str, out: Path, force: bool) -> int:
+def command(model: str, out: Path, readout: str, force: bool) -> int:
     """Write the readout of MODEL (bundled name, folder, file, or hub name) to one file.
 
     It holds the readout's tensors bit for bit, the tokenizer, where all of it came from, and the hashes:
     for machines without a network, or to go with a paper. Certificates made from it and from the model are
     the same. The bytes are the same every time.
     """
-    from verify.errors import UsageError
-    from verify.files import write_atomically
-    from verify.models import load_model
-    from verify.models.packed import named_so, pack_bytes
+    from verify.api import pack
 
-    if not named_so(out):
-        raise UsageError(f"{out} must end in .safetensors to be known as a pack; try {out}.pack.safetensors")
-    if out.exists() and not force:
-        raise UsageError(f"{out} is there already; choose another name, or overwrite it with --force")
-    loaded = load_model(model)
-    write_atomically(out, pack_bytes(loaded))
+    loaded = pack(model, out, force=force, readout=readout)
     V, d = loaded.readout.unembedding.shape
     stored = sum(path.stat().st_size for path in loaded.weights)
     click.echo(

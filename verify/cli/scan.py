@@ -15,13 +15,16 @@ from verify.cli.options import (
     competitors_option,
     decided_model_option,
     domain_option,
+    readout_option,
 )
 from verify.cli.progress import phases
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED, UsageError
 
 if TYPE_CHECKING:
+    from verify.scan.beside import Beside
     from verify.scan.run import Scan
 
+_SHOWN = 12
 _RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
 
 
@@ -39,6 +42,7 @@ _RANGE = re.compile(r"([0-9]{1,12})(?:-([0-9]{1,12}))?")
 @domain_option
 @click.option("--tokens", default=None, metavar="A-B", help="These ids only. [all rows]")
 @competitors_option
+@readout_option
 @click.option("--out", default="verify-ledgers", show_default=True, metavar="DIR", help="Folder for ledgers.")
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes. [one a core]")
 @click.option("--device", default="cpu", show_default=True, help="cuda: matrix products by torch on a GPU.")
@@ -52,6 +56,7 @@ def command(
     domain: str,
     tokens: str | None,
     competitors: str,
+    readout: str,
     out: str,
     workers: int | None,
     device: str,
@@ -68,6 +73,7 @@ def command(
     from verify.api import ALL_DOMAINS
     from verify.kernel import parse_domain
     from verify.render import ledger_text
+    from verify.scan.beside import checkpoint_beside
     from verify.scan.run import scan
     from verify.scan.summary import as_json as figures
     from verify.scan.summary import summarise
@@ -86,6 +92,7 @@ def command(
                 workers=workers,
                 device=device,
                 overrides=by_hand(described),
+                readout=readout,
                 scheduler=scheduler,
                 tell=tell,
             )
@@ -93,8 +100,10 @@ def command(
         if done.resumed and not as_json:
             click.echo(f"{done.resumed} tokens were there from an earlier run", err=True)
         summary = summarise(done.folder, done.model)
+        beside = checkpoint_beside(done, Path(out))
         if as_json:
             data: dict[str, Any] = {"ledger": str(done.folder.path), **figures(summary, 10)}
+            data["checkpoint"] = None if beside is None else vars(beside) | {"ledger": str(beside.ledger)}
             click.echo(json.dumps(data))
         else:
             from verify.cli.summary import print_summary
@@ -102,7 +111,29 @@ def command(
             print_summary(summary)
             click.echo(f"proved: {ledger_text(done.proved)}")
             click.echo(f"ledger: {done.folder.path}")
+            if done.model.checkpoint is not None:
+                click.echo(_beside_text(beside))
     return EXIT_DECIDED if decided else EXIT_UNDECIDED
+
+
+def _beside_text(beside: Beside | None) -> str:
+    """Where the checkpoint's own matrices have other verdicts."""
+    if beside is None:
+        return (
+            "checkpoint's own matrices: not compared; with --readout checkpoint and the same --out they are "
+            "scanned too, and the next run of this command compares"
+        )
+    if not beside.differing:
+        return (
+            f"checkpoint's own matrices: the same verdict for all {beside.compared} tokens that both decide"
+        )
+    named = ", ".join(f"{token} ({own})" for token, _, own in beside.differing[:_SHOWN])
+    rest = len(beside.differing) - _SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    return (
+        f"checkpoint's own matrices: THE VERDICTS DIFFER for {len(beside.differing)} of {beside.compared} "
+        f"tokens; its own are {named}{more}"
+    )
 
 
 def _range(text: str | None) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ from verify.cli.options import (
     competitors_option,
     decided_model_option,
     domain_option,
+    readout_option,
 )
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from verify.propose import NAMES
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @decided_model_option
 @domain_option
 @competitors_option
+@readout_option
 @click.option(
     "--out",
     default="verify-certificates",
@@ -84,7 +86,7 @@ def command(
 
     if compare and len(tokens) > 1:
         raise UsageError("--compare runs for minutes a token: give it one token")
-    loaded = load_model(model, overrides=by_hand(options))
+    loaded = load_model(model, overrides=by_hand(options), readout=options["readout"])
     chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
     domains = len(ALL_DOMAINS) if options["domain"] == "all" else 1
     made = decide_all(tokens, loaded, out=out, **chosen)
@@ -100,7 +102,12 @@ def command(
         decided = decided and all(d.proved for d in decisions)
         if not as_json:
             _print(decisions)
-    if not as_json and Path(model).exists() and model not in BUNDLED:
+    if not as_json and loaded.checkpoint is not None:
+        click.echo(
+            f"To check them again: verify pack {model} --readout transformer-lens -o tl.safetensors, "
+            f"then verify audit {out} --model tl.safetensors"
+        )
+    elif not as_json and Path(model).exists() and model not in BUNDLED:
         click.echo(f"To check them again: verify audit {out} --model {model}")
     if compare:
         _compare(loaded, decisions, options, as_json)

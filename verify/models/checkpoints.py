@@ -51,7 +51,7 @@ class Checkpoint:
         if self.fetch is not None:
             return self.fetch(name)
         if name in self._loaded:
-            return _from_torch(name, self._loaded[name])
+            return from_torch(name, self._loaded[name])
         return read_tensors(self.home[name], {name})[name]
 
     def describe(self, name: str) -> str:
@@ -126,7 +126,7 @@ def _open_files(paths: tuple[Path, ...], *, torch: bool) -> Checkpoint:
         if torch:
             tensors = _load_torch(path)
             loaded.update(tensors)
-            here = {name: _describe_torch(value) for name, value in tensors.items()}
+            here = {name: describe_torch(value) for name, value in tensors.items()}
         else:
             here = list_tensors(path)
         twice = here.keys() & home.keys()
@@ -180,16 +180,20 @@ def _load_torch(path: Path) -> dict[str, Any]:
     return tensors
 
 
-def _describe_torch(value: Any) -> tuple[str, tuple[int, ...]]:
+def describe_torch(value: Any) -> tuple[str, tuple[int, ...]]:
+    """dtype ("F16", ...; torch's own name for one that is not supported) and shape of a torch tensor."""
     dtype = str(value.dtype).removeprefix("torch.")
     return _TORCH_DTYPES.get(dtype, dtype), tuple(int(n) for n in value.shape)
 
 
-def _from_torch(name: str, value: Any) -> Tensor:
-    """The bit patterns of a torch tensor, reinterpreted, never converted."""
+def from_torch(name: str, value: Any) -> Tensor:
+    """The bit patterns of a torch tensor in the machine's memory, reinterpreted, never converted.
+
+    They are shared with `value` where it is contiguous. ModelUnavailableError if its dtype is not supported.
+    """
     import torch
 
-    dtype, _ = _describe_torch(value)
+    dtype, _ = describe_torch(value)
     if dtype not in _TORCH_DTYPES.values() or value.numel() == 0:
         raise ModelUnavailableError(
             f"tensor {name!r} has dtype {dtype} and shape {list(value.shape)}; "

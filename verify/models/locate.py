@@ -149,7 +149,7 @@ def _own_code(config: Config) -> set[str]:
 
 def _own_code_note(config: Config) -> list[str]:
     return [
-        f"config.json names the model's own code ({name}); the claim is about the class of transformers "
+        f"{config.name} names the model's own code ({name}); the claim is about the class of transformers "
         "for this model_type"
         for name in sorted(_own_code(config))
     ]
@@ -373,7 +373,7 @@ def _dtype_notes(config: Config, unembedding: Tensor) -> list[str]:
     wanted = _CONFIG_DTYPES.get(str(dtype).removeprefix("torch."))
     if wanted is not None and wanted != unembedding.dtype:
         notes.append(
-            f"config.json says dtype {dtype}, the tensors are stored in {unembedding.dtype}: "
+            f"{config.name} says dtype {dtype}, the tensors are stored in {unembedding.dtype}: "
             "the stored values count"
         )
     return notes

@@ -5,7 +5,7 @@ Wrong here = a true claim about another model than the one that was asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,15 @@ from verify.models.config import read_config
 from verify.models.hub import Snapshot, fetch_whole, find_snapshot, open_snapshot, split_hub_name
 from verify.models.locate import locate_readout
 from verify.models.tokens import Tokens
+from verify.models.transformer_lens import processed, processed_name
 from verify.models.vocabularies import find_vocabulary
 
 if TYPE_CHECKING:
     from verify.kernel.readout import Readout
+    from verify.models.config import Config
     from verify.models.single_file import SingleFile
+
+READOUTS = ("checkpoint", "transformer-lens")
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Source:
 
     name_or_path: str
     overrides: ReadoutOverrides | None
+    readout: str = "checkpoint"
     named: bool = False
 
 
@@ -42,6 +47,7 @@ class Model:
     readout: tensors, norm and epsilon. tokens: ids and texts.
     files: name -> SHA-256 (hex) of the files that norm, epsilon and tokens were read from.
     weights: the files that hold the tensors. source: how it was loaded; None for one made in memory.
+    checkpoint: of a readout that was processed, the model with the checkpoint's own.
     """
 
     name: str
@@ -51,40 +57,48 @@ class Model:
     files: dict[str, str]
     weights: tuple[Path, ...]
     source: Source | None = None
+    checkpoint: Model | None = None
 
 
-def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) -> Model:
+def load_model(
+    name_or_path: str, *, overrides: ReadoutOverrides | None = None, readout: str = "checkpoint"
+) -> Model:
     """Load a bundled model, else a folder, a GGUF file or a pack, else a hub name ("org/name[@revision]").
 
+    readout: "checkpoint", its own tensors, or "transformer-lens", what TransformerLens makes of them.
     Weights are mapped, not read: NaN and hashes are the caller's to ask for.
     Raises ModelUnavailableError if there is no such model or it is not understood, UsageError if `overrides`
-    is incomplete or names absent tensors.
+    is incomplete or names absent tensors, or does not go with `readout`.
     """
+    if readout not in READOUTS:
+        raise UsageError(f"unknown readout {readout!r}: use {' or '.join(READOUTS)}")
     try:
+        source = Source(name_or_path, overrides, readout)
         file = _model_file(name_or_path)
         if file is not None:
-            return _load_file(file, Source(name_or_path, overrides))
-        return _load(*_resolve(name_or_path), Source(name_or_path, overrides))
+            return _load_file(file, source)
+        return _load(*_resolve(name_or_path), source)
     except OSError as error:
         raise ModelUnavailableError(f"{name_or_path[:100]!a} cannot be read: {error}") from error
 
 
-def load_named(name: str, *, overrides: ReadoutOverrides | None = None) -> Model:
+def load_named(name: str, *, overrides: ReadoutOverrides | None = None, readout: str = "checkpoint") -> Model:
     """Load a bundled model, else a hub name ("org/name[@revision]"): never a file or folder called so.
 
     For names that come from files, which must not mean whatever lies in the working directory.
     Raises as `load_model`.
     """
     try:
-        return _load(*_resolve_name(name), Source(name, overrides, named=True))
+        return _load(*_resolve_name(name), Source(name, overrides, readout, named=True))
     except OSError as error:
         raise ModelUnavailableError(f"{name[:100]!a} cannot be read: {error}") from error
 
 
 def load_again(source: Source) -> Model:
     """The model that another process loaded."""
-    load = load_named if source.named else load_model
-    return load(source.name_or_path, overrides=source.overrides)
+    if source.named:
+        return load_named(source.name_or_path, overrides=source.overrides, readout=source.readout)
+    return load_model(source.name_or_path, overrides=source.overrides, readout=source.readout)
 
 
 def whole_folder(model: Model) -> Path:
@@ -123,7 +137,12 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
         raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
     checkpoint = open_checkpoint(folder) if snapshot is None else open_snapshot(snapshot)
     files: dict[str, str] = {}
+    config: Config | None = None
     if overrides is not None and not overrides.empty:
+        if source.readout != "checkpoint":
+            raise UsageError(
+                f"--readout {source.readout} needs a config.json, not a readout described by hand"
+            )
         readout = readout_by_hand(checkpoint, overrides)
     else:
         config = read_config(folder)
@@ -139,8 +158,17 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
     weights = tuple(sorted({checkpoint.home[tensor.name] for tensor in readout.tensors.values()}))
     tokens = Tokens(vocabulary, readout.vocabulary)
     # A branch may move on before another process loads the same.
-    again = source if revision is None else Source(f"{name}@{revision}", overrides, named=True)
-    return Model(name, revision, readout, tokens, files, weights, again)
+    again = source if revision is None else replace(source, name_or_path=f"{name}@{revision}", named=True)
+    if config is None or source.readout == "checkpoint":
+        return Model(name, revision, readout, tokens, files, weights, again)
+    model = Model(name, revision, readout, tokens, files, weights, replace(again, readout="checkpoint"))
+    return replace(
+        model,
+        name=processed_name(name),
+        readout=processed(readout, config),
+        source=again,
+        checkpoint=model,
+    )
 
 
 def _model_file(text: str) -> Path | None:
@@ -162,6 +190,11 @@ def _load_file(path: Path, source: Source) -> Model:
         raise UsageError(
             f"{path.name} says itself what its readout is: leave --unembedding, --readout-file and the like "
             "out, or pass the folder of the checkpoint that it was made from"
+        )
+    if source.readout != "checkpoint":
+        raise UsageError(
+            f"--readout {source.readout} goes with the checkpoint's own folder or hub name; a pack that was "
+            f"made with it needs no option, and {path.name} holds too little to make one"
         )
     found: SingleFile = packed.load_pack(path) if packed.named_so(path) else gguf.load_gguf(path)
     tokens = Tokens(found.vocabulary, found.readout.vocabulary)

@@ -69,17 +69,20 @@ def scan(
     device: str = "cpu",
     proposer: str = "default",
     overrides: ReadoutOverrides | None = None,
+    readout: str = "checkpoint",
     scheduler: str | None = None,
     tell: Tell = lambda what, done, total: None,  # noqa: ARG005 - the signature of a listener
 ) -> Scan:
     """Decide tokens first..last (all rows, unless given) and keep a ledger below `out`.
 
-    model: a name or folder, or a Model; one that was not loaded is scanned by this process alone. workers:
-    processes; None for one a core. scheduler: a Dask cluster in place of processes of this machine. tell:
-    called with a phase, and how many of how many tokens of it are done. A finished ledger is checked only;
-    an interrupted one goes on. Raises UsageError (options, another scan in the folder), OutputError.
+    model: a name or folder, or a Model; one that was not loaded is scanned by this process alone. readout:
+    of a name, see `load_model`. workers: processes; None for one a core. scheduler: a Dask cluster in place
+    of processes of this machine. tell: called with a phase, and how many of how many tokens of it are done.
+    A finished ledger is checked only; an interrupted one goes on. Raises UsageError (options, another scan in
+    the folder), OutputError.
     """
-    model = load_model(model, overrides=overrides) if isinstance(model, str) else model
+    if isinstance(model, str):
+        model = load_model(model, overrides=overrides, readout=readout)
     decider = Decider(model, competitors, proposer)
     header = _header(decider, domain, tokens)
     question = tasks.Question(
