@@ -157,7 +157,8 @@ def _facts(entry: Architecture) -> dict[str, str]:
     def names(found: tuple[str, ...]) -> str:
         return " or ".join(f"`{name}`" for name in found)
 
-    zeros = " (zeros where it is not stored)" if entry.bias_may_lack else ""
+    more = " (zeros where it is not stored)" if entry.bias_may_lack else ""
+    more += f"; untied, `{entry.untied_bias}` must be there" if entry.untied_bias else ""
     return {
         "norm": _norm(entry),
         "matrix when tied": names(entry.embedding),
@@ -165,7 +166,7 @@ def _facts(entry: Architecture) -> dict[str, str]:
         "epsilon": _epsilon(entry),
         "gain": names(entry.gain),
         "shift": names(entry.shift),
-        "logit bias": names(entry.bias) + zeros if entry.bias else "",
+        "logit bias": names(entry.bias) + more if entry.bias else "",
         "described in": f"`{entry.text}` of config.json" if entry.text else "",
         "shape": f"{names(entry.rows)} × {names(entry.width)}",
         "after the readout": entry.after,

@@ -41,6 +41,12 @@ def test_shards(tmp_path: Path) -> None:
     model = load_model(str(shards(tmp_path, GOOD)))
     assert np.array_equal(model.readout.unembedding.raw.view(np.float32), matrix(1))
     assert [path.name for path in model.weights] == ["a.safetensors", "b.safetensors"]
+    named = LLAMA | {"transformers_weights": "model.safetensors.index.json"}
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(named | {"transformers_weights": "model.safetensors"}))
+    with pytest.raises(ModelUnavailableError, match=r"instead of model\.safetensors\.index\.json"):
+        load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,22 @@ def test_bert_head_with_old_names_and_equal_copies(tmp_path: Path) -> None:
         load_model(str(folder(tmp_path, BERT, bert(bias, **{"cls.predictions.decoder.bias": bias + 1}))))
 
 
+@pytest.mark.parametrize("value", ["model.safetensors", None])
+def test_weights_named_as_they_are(tmp_path: Path, value: str | None) -> None:
+    model = load_model(str(folder(tmp_path, changed(LLAMA, transformers_weights=value), llama())))
+    assert names_of(model)["unembedding"] == "lm_head.weight"
+
+
+def test_untied_bert_head(tmp_path: Path) -> None:
+    bias = np.arange(V, dtype=np.float32)
+    untied = changed(BERT, tie_word_embeddings=False)
+    own = {"cls.predictions.decoder.weight": matrix(3), "cls.predictions.decoder.bias": bias}
+    assert "bias" in names_of(load_model(str(folder(tmp_path, untied, bert(bias, **own)))))
+    tensors = {name: x for name, x in bert(bias, **own).items() if name != "cls.predictions.bias"}
+    model = load_model(str(folder(tmp_path, untied, tensors)))
+    assert names_of(model)["bias"] == "cls.predictions.decoder.bias"
+
+
 def test_every_entry_is_complete() -> None:
     for entries in ARCHITECTURES.values():
         for entry in entries:
@@ -234,6 +250,7 @@ def test_every_entry_is_complete() -> None:
             named = (*entry.gain, *entry.shift)
             assert bool(entry.layers) == any("{last}" in name for name in named)
             assert not entry.gain_offset or entry.gain
+            assert not entry.untied_bias or entry.untied_bias in entry.bias
 
 
 def changed(config: Mapping[str, object], **changes: object) -> dict[str, object]:
@@ -241,6 +258,7 @@ def changed(config: Mapping[str, object], **changes: object) -> dict[str, object
 
 
 ONE = np.ones(D, np.float32)
+ONE_A_ROW = np.ones(V, np.float32)
 OPT = {"model_type": "opt", "hidden_size": D, "vocab_size": V}
 BART = {"model_type": "bart", "d_model": D, "vocab_size": V, "decoder_layers": 1}
 MPT = {"model_type": "mpt", "d_model": D, "vocab_size": V}
@@ -323,6 +341,25 @@ REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "logit_scale_zero": (changed(LLAMA, logit_scale=0.0), llama(), "not positive"),
     "logit_scale_negative": (changed(LLAMA, logit_scale=-1), llama(), "not positive"),
     "logit_scale_text": (changed(LLAMA, logit_scale="inv_sqrt"), llama(), "expected a number"),
+    "untied_bias_of_the_tied_head": (
+        changed(BERT, tie_word_embeddings=False),
+        bert(ONE_A_ROW, **{"cls.predictions.decoder.weight": matrix(3)}),
+        "has cls.predictions.bias but not cls.predictions.decoder.bias",
+    ),
+    "untied_biases_differ": (
+        changed(BERT, tie_word_embeddings=False),
+        bert(
+            ONE_A_ROW,
+            **{"cls.predictions.decoder.weight": matrix(3), "cls.predictions.decoder.bias": ONE_A_ROW * 2},
+        ),
+        "logit bias differ",
+    ),
+    "other_weights_named": (
+        changed(LLAMA, transformers_weights="other.safetensors"),
+        llama(),
+        "names 'other.safetensors', which loaders read instead of model.safetensors",
+    ),
+    "weights_named_by_a_number": (changed(LLAMA, transformers_weights=1), llama(), "loaders read instead"),
     "scale_with_bias": (changed(BERT, logit_scale=2), bert(np.ones(V, np.float32)), "logit bias"),
     "epsilon_negative": (changed(LLAMA, rms_norm_eps=-1e-5), llama(), "negative"),
     "epsilon_text": (changed(LLAMA, rms_norm_eps="1e-5"), llama(), "expected a number"),

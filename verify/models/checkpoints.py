@@ -32,12 +32,14 @@ class Checkpoint:
     """A model's tensors: `listing` maps each name to (dtype, shape); `tensor` hands out the bits of one.
 
     paths: the weight files, one or a shard each. `home` maps a tensor's name to its file.
+    opened: the name of the file, or of the index of shards, that was opened.
     fetch: where tensors come one by one from elsewhere, it gets one and enters its file in `home`.
     """
 
     paths: tuple[Path, ...]
     listing: Mapping[str, tuple[str, tuple[int, ...]]]
     home: dict[str, Path]
+    opened: str
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
     fetch: Callable[[str], Tensor] | None = None
 
@@ -69,7 +71,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     for name in (SAFETENSORS, TORCH):
         if (folder / name).exists():
-            return _open_files((folder / name,), torch=name == TORCH)
+            return _open_files((folder / name,), name, torch=name == TORCH)
         index = folder / f"{name}.index.json"
         if index.exists():
             return _open_sharded(folder, index, torch=name == TORCH)
@@ -102,7 +104,7 @@ def _open_sharded(folder: Path, index: Path, *, torch: bool) -> Checkpoint:
             f"{len(missing)} of {len(shards)} shards are missing from folder {folder.name!r}: "
             f"{', '.join(missing[:4])}; download them again"
         )
-    checkpoint = _open_files(tuple(folder / shard for shard in shards), torch=torch)
+    checkpoint = _open_files(tuple(folder / shard for shard in shards), index.name, torch=torch)
     for name, shard in weight_map.items():
         if name not in checkpoint.home or checkpoint.home[name].name != shard:
             raise ModelUnavailableError(
@@ -116,7 +118,7 @@ def _plain_file_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and name.isprintable() and not set(name) & set("/\\:")
 
 
-def _open_files(paths: tuple[Path, ...], *, torch: bool) -> Checkpoint:
+def _open_files(paths: tuple[Path, ...], opened: str, *, torch: bool) -> Checkpoint:
     listing: dict[str, tuple[str, tuple[int, ...]]] = {}
     home: dict[str, Path] = {}
     loaded: dict[str, Any] = {}
@@ -134,7 +136,7 @@ def _open_files(paths: tuple[Path, ...], *, torch: bool) -> Checkpoint:
             )
         listing.update(here)
         home.update(dict.fromkeys(here, path))
-    return Checkpoint(paths, listing, home, loaded)
+    return Checkpoint(paths, listing, home, opened, loaded)
 
 
 def _load_torch(path: Path) -> dict[str, Any]:

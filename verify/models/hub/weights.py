@@ -33,14 +33,14 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
         return open_checkpoint(folder)
     single = RemoteWeights(snapshot, SAFETENSORS)
     if single.exists():
-        return _remote({SAFETENSORS: single}, dict.fromkeys(single.entries, SAFETENSORS))
+        return _remote({SAFETENSORS: single}, dict.fromkeys(single.entries, SAFETENSORS), SAFETENSORS)
     index = folder / f"{SAFETENSORS}.index.json"
     if index.exists():
         shard_of = read_index(index)
         shards = sorted(set(shard_of.values()))
         if all((folder / shard).is_file() for shard in shards):
             return open_checkpoint(folder)
-        return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of)
+        return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of, index.name)
     download(snapshot, _TORCH_FILES)
     if not folder.is_dir():
         raise ModelUnavailableError(
@@ -49,7 +49,7 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
     return open_checkpoint(folder)
 
 
-def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str]) -> Checkpoint:
+def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str], opened: str) -> Checkpoint:
     """A checkpoint over remote files; a tensor's home is known once its bytes are here."""
     listing = _Listing(weights, shard_of)
     home: dict[str, Path] = {}
@@ -59,7 +59,7 @@ def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str]) -> Chec
         home[name], tensor = weights[shard_of[name]].tensor(name)
         return tensor
 
-    return Checkpoint((), listing, home, fetch=fetch)
+    return Checkpoint((), listing, home, opened, fetch=fetch)
 
 
 class _Listing(Mapping[str, tuple[str, tuple[int, ...]]]):
