@@ -117,12 +117,12 @@ def test_a_wrong_token_text_is_refuted(model: Path, tmp_path: Path) -> None:
 
 
 def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").write_text(json.dumps(WORDS[:5]))
+    (model / "vocab.json").write_text(json.dumps({word: j for j, word in enumerate(WORDS[:5])}))
     (one,) = verify.token(0, str(model), competitors="tokenizer", out=tmp_path / "o")
     assert one.verdict == "SPEAKABLE"  # its twin, id 5, is no competitor
     assert one.competitors == 5
     assert verify.audit(str(one.path), str(model)).outcome == "accepted"
-    (model / "tokens.json").write_text(json.dumps(WORDS))
+    (model / "vocab.json").unlink()
     assert verify.audit(str(one.path), str(model)).outcome == "refuted"
 
 
@@ -221,3 +221,19 @@ def test_compare_judges_the_field_s_programs(model: Path, tmp_path: Path) -> Non
     rows = [json.loads(x)["compare"] for x in told.stdout.splitlines() if x.startswith('{"compare"')]
     assert [r["program"] for r in rows] == ["post", "post-without-own-row", "grivas"]
     assert {r["exact_verdict"] for r in rows} == {"unspeakable"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        ("type('Panic', (BaseException,), {})('x')", 70, "internal error, please report: Panic: x"),
+        ("OSError(13, 'Permission denied', 'f.json')", 5, "cannot read or write 'f.json': Permission denied"),
+        ("OSError(28, 'No space left on device')", 5, "cannot write: No space left on device"),
+    ],
+)
+def test_what_else_is_raised_is_no_verdict(raised: str, code: int, message: str) -> None:
+    program = (
+        f"from verify import cli\ndef broken(**_): raise {raised}\ncli.command.main = broken\ncli.main()"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (code, f"verify: {message}\n")

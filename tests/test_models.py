@@ -294,6 +294,23 @@ def gemma3(**more: np.ndarray) -> Arrays:
     return {f"{prefix}embed_tokens.weight": matrix(), f"{prefix}norm.weight": ONE, **more}
 
 
+MARIAN = {"model_type": "marian", "d_model": D, "vocab_size": V, "decoder_layers": 1}
+
+
+def test_texts_of_a_decoder_with_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"dog": 0}')
+    tensors = bart(1, **{"model.decoder.embed_tokens.weight": matrix()})
+    shared = load_model(str(folder(tmp_path, MARIAN, tensors)))
+    assert shared.tokens.text(0) == "dog"
+    separate = changed(MARIAN, share_encoder_decoder_embeddings=False)
+    tensors["model.shared.weight"] = tensors.pop("model.decoder.embed_tokens.weight")
+    model = load_model(str(folder(tmp_path, separate, tensors)))
+    assert (model.tokens.size, set(model.files)) == (None, {"config.json"})
+    (tmp_path / "target_vocab.json").write_text('{"chien": 0}')
+    model = load_model(str(tmp_path))
+    assert (model.tokens.text(0), set(model.files)) == ("chien", {"config.json", "target_vocab.json"})
+
+
 REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "unknown_architecture": (changed(GPT2, model_type="nouveau"), gpt2(), "unknown architecture.*nouveau"),
     "no_model_type": (changed(GPT2, model_type="ABSENT"), gpt2(), "no model_type"),

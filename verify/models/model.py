@@ -80,6 +80,7 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
         raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
     checkpoint = open_checkpoint(folder) if snapshot is None else open_snapshot(snapshot)
     files: dict[str, str] = {}
+    separate = False
     if overrides is not None and not overrides.empty:
         readout = readout_by_hand(checkpoint, overrides)
     else:
@@ -90,7 +91,8 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
             )
         files[config.name] = config.sha256
         readout = locate_readout(checkpoint, config)
-    vocabulary = find_vocabulary(folder)
+        separate = not config.flag("share_encoder_decoder_embeddings", default=True)
+    vocabulary = find_vocabulary(folder, separate=separate)
     if vocabulary is not None:
         files.update(vocabulary.files)
     weights = tuple(sorted({checkpoint.home[tensor.name] for tensor in readout.tensors.values()}))
