@@ -82,19 +82,27 @@ def _cached() -> Iterator[Entry]:
 
 def _files(folder: Path) -> Iterator[Entry]:
     """GGUF files and packs right in a folder; other safetensors files are no models by themselves."""
-    from verify.models import packed
-
     for path in sorted(folder.iterdir()):
         if not path.is_file():
             continue
         if path.name.lower().endswith(_GGUF):
             kind, describe = "gguf", _gguf
-        elif packed.is_pack(path):
+        elif _is_pack(path):
             kind, describe = "packed", _pack
         else:
             continue
         about, problem = _tried(describe, path)
         yield Entry(str(path), kind, path.stat().st_size, about, problem)
+
+
+def _is_pack(path: Path) -> bool:
+    """Whether it says so; what cannot be read says nothing."""
+    from verify.models import packed
+
+    try:
+        return packed.is_pack(path)
+    except VerifyError:
+        return False
 
 
 def _weights(path: Path) -> bool:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from verify.models import Model
 
 
 @click.command(
@@ -38,12 +42,16 @@ def command(model: str, out: Path, force: bool) -> int:
     loaded = load_model(model)
     write_atomically(out, pack_bytes(loaded))
     V, d = loaded.readout.unembedding.shape
-    stored = sum(path.stat().st_size for path in loaded.weights)
-    click.echo(
-        f"{out}  {megabytes(out.stat().st_size)}: {V} rows of {d}; the weights take {megabytes(stored)}"
-    )
+    click.echo(f"{out}  {megabytes(out.stat().st_size)}: {V} rows of {d}{_beside(loaded)}")
     click.echo(f"Use it as a model: verify token 0 --model {out}")
     return 0
+
+
+def _beside(model: Model) -> str:
+    """How large its weights are; of a hub model only parts may be here."""
+    if model.revision is not None:
+        return ""
+    return f"; the weights take {megabytes(sum(path.stat().st_size for path in model.weights))}"
 
 
 def megabytes(size: int) -> str:

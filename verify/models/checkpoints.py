@@ -6,6 +6,7 @@ pytorch_model.bin and its sharded form (these two through torch, which is import
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
 _INDEX_LIMIT = 1 << 26
+# Before it the restricted loader could be made to run code (CVE-2025-32434).
+_OLDEST_TORCH = (2, 6)
 _TORCH_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 
 
@@ -75,7 +78,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         index = folder / f"{name}.index.json"
         if index.exists():
             return _open_sharded(folder, index, torch=name == TORCH)
-    found = sorted(path.name for path in folder.iterdir())[:12]
+    found = [ascii(name) for name in sorted(path.name for path in folder.iterdir())[:12]]
     raise ModelUnavailableError(
         f"no weights in folder {folder.name!r}: expected {SAFETENSORS} or {TORCH} (or their .index.json with "
         f"shards); found {', '.join(found) or 'nothing'}"
@@ -88,7 +91,7 @@ def read_index(index: Path) -> dict[str, str]:
     weight_map = table.get("weight_map") if type(table) is dict else None
     if type(weight_map) is not dict or not weight_map:
         raise ModelUnavailableError(f"{index.name} has no weight_map")
-    for shard in set(weight_map.values()):
+    for shard in weight_map.values():
         if type(shard) is not str or not _plain_file_name(shard):
             raise ModelUnavailableError(f"{index.name}: the shard {shard!a} is not a plain file name")
     return dict(weight_map)
@@ -139,8 +142,8 @@ def _open_files(paths: tuple[Path, ...], opened: str, *, torch: bool) -> Checkpo
     return Checkpoint(paths, listing, home, opened, loaded)
 
 
-def _load_torch(path: Path) -> dict[str, Any]:
-    """A .bin file's tensors by name. Pickle is read by torch's restricted loader only."""
+def _torch(path: Path) -> Any:
+    """PyTorch, of a version whose restricted loader may be given any file."""
     try:
         import torch
     except ImportError as error:
@@ -148,16 +151,38 @@ def _load_torch(path: Path) -> dict[str, Any]:
             f'{path.name} needs PyTorch to be read: pip install "unspeakable[torch]" '
             "(or convert the checkpoint to safetensors)"
         ) from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
+        raise ModelUnavailableError(
+            f"{path.name} is not read by PyTorch {torch.__version__}: a hostile file can make it run code; "
+            'pip install -U "unspeakable[torch]" (or convert the checkpoint to safetensors)'
+        )
+    return torch
+
+
+def _load_torch(path: Path) -> dict[str, Any]:
+    """A .bin file's tensors by name. Pickle is read by torch's restricted loader only."""
+    torch = _torch(path)
+    if not path.is_file():
+        raise ModelUnavailableError(f"{path.name} is not a regular file")
+    compressed: list[str] = []
     try:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
+        if zipped:
+            with zipfile.ZipFile(path) as members:
+                compressed = [x.filename for x in members.infolist() if x.compress_type != zipfile.ZIP_STORED]
         # Only the zip layout (torch 1.6 and later) can be mapped; the older one is read whole.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        state = {} if compressed else torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch raises nearly anything on bad bytes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelUnavailableError(
             f"{path.name} cannot be read (truncated, corrupt, or holding more than tensors): {reason}"
         ) from error
+    if compressed:
+        # Mapped, their bytes would be taken for the numbers that they compress.
+        raise ModelUnavailableError(
+            f"{path.name}: {compressed[0][:80]!a} in it is compressed; save it again by torch.save"
+        )
     if not isinstance(state, dict):
         raise ModelUnavailableError(f"{path.name} holds a {type(state).__name__}, not a table of tensors")
     tensors = {

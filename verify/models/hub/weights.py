@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from verify.kernel.tensor import Tensor
     from verify.models.hub.parts import Entry
 
-_TORCH_FILES = [TORCH, "pytorch_model-*.bin", f"{TORCH}.index.json"]
+_TORCH_INDEX = f"{TORCH}.index.json"
 
 
 def open_snapshot(snapshot: Snapshot) -> Checkpoint:
@@ -41,7 +41,9 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
         if all((folder / shard).is_file() for shard in shards):
             return open_checkpoint(folder)
         return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of, index.name)
-    download(snapshot, _TORCH_FILES)
+    download(snapshot, [TORCH, _TORCH_INDEX])
+    if (folder / _TORCH_INDEX).exists() and not (folder / TORCH).exists():
+        download(snapshot, sorted(set(read_index(folder / _TORCH_INDEX).values())))
     if not folder.is_dir():
         raise ModelUnavailableError(
             f"{snapshot.repository} holds neither weights nor a config.json at {snapshot.commit}"
