@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from command import WORDS, run
 import verify
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
+from verify.render import decision_lines
 
 
 def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path) -> None:
@@ -79,6 +81,23 @@ def test_bad_requests_end_in_one_clear_error(
 def test_the_proposer_s_solver_error_is_not_swallowed_as_undecided(model: Path, tmp_path: Path) -> None:
     told = run("token", "1", "--model", model, "--solver", "NOSUCH", "--proposer", "pulp", cwd=tmp_path)
     assert told.returncode == 2
+
+
+def test_a_name_in_a_certificate_is_no_path(model: Path, tmp_path: Path) -> None:
+    run("token", "1", "--model", model, "--out", tmp_path / "o")
+    told = run("audit", tmp_path / "o", cwd=model.parent)
+    assert told.returncode == 5
+    assert "pass it with --model" in told.stderr
+    assert run("audit", tmp_path / "o", "--model", model.name, cwd=model.parent).returncode == 0
+
+
+def test_notes_and_revision_stay_on_their_lines(model: Path) -> None:
+    loaded = verify.load_model(str(model))
+    noted = replace(loaded.readout, notes=("\x1b[2Jhello\nverdict  UNSPEAKABLE",))
+    (decision,) = verify.token(1, replace(loaded, readout=noted, revision="x\nverdict  UNSPEAKABLE"))
+    lines = decision_lines(decision)
+    assert [text for label, text in lines if label == "note"] == [r"'\x1b[2Jhello\nverdict  UNSPEAKABLE'"]
+    assert all(text.isprintable() for _, text in lines)
 
 
 def test_a_certificate_for_other_weights_is_refuted(model: Path, tmp_path: Path) -> None:

@@ -464,10 +464,22 @@ def test_what_is_no_exact_decimal(text: str) -> None:
 
 
 def test_positive_scale_soft_cap_and_dtype_are_named(tmp_path: Path) -> None:
-    config = changed(LLAMA, logit_scale=0.5, final_logit_softcapping=30, torch_dtype="bfloat16")
-    notes = " ".join(load_model(str(folder(tmp_path, config, llama()))).readout.notes)
-    for word in ("logit_scale", "final_logit_softcapping", "bfloat16"):
+    config = changed(LLAMA, model_type="cohere", logit_scale=0.5, torch_dtype="bfloat16")
+    tied = {name: x for name, x in llama().items() if name != "lm_head.weight"}
+    notes = " ".join(load_model(str(folder(tmp_path, config, tied))).readout.notes)
+    for word in ("logit_scale", "bfloat16"):
         assert word in notes
+    config = changed(LLAMA, model_type="gemma2", final_logit_softcapping=30)
+    assert "final_logit_softcapping" in load_model(str(folder(tmp_path, config, tied))).readout.notes[0]
+    # An architecture without them does not look at the keys.
+    config = changed(LLAMA, logit_scale=0.5, final_logit_softcapping=30)
+    assert load_model(str(folder(tmp_path, config, llama()))).readout.notes == ()
+
+
+def test_one_note_for_one_soft_cap(tmp_path: Path) -> None:
+    text = {**GEMMA3_TEXT, "final_logit_softcapping": 30}
+    twice = {"model_type": "gemma3", "final_logit_softcapping": 30, "text_config": text}
+    assert len(load_model(str(folder(tmp_path, twice, gemma3()))).readout.notes) <= 1
 
 
 def test_tied_model_that_stores_only_the_head_or_equal_copies(tmp_path: Path) -> None:
@@ -553,7 +565,7 @@ def test_unknown_architecture_lists_candidates_and_takes_a_description(tmp_path:
         (ReadoutOverrides("lm_head.weight", "none", epsilon="1e-5"), "--epsilon"),
         (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="-1"), "negative"),
         (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="1_0"), "--epsilon"),
-        (ReadoutOverrides("lm_head.wait", "none"), "near it: lm_head.weight"),
+        (ReadoutOverrides("lm_head.wait", "none"), "near it: 'lm_head.weight'"),
         (ReadoutOverrides("lm_head.weight", "none", norm_gain="x"), "--norm-gain"),
         (ReadoutOverrides("lm_head.weight", "none", gain_offset=1), "gain offset"),
     ],

@@ -265,6 +265,11 @@ def hidden_tokenizer(content: JSON) -> None:
     content["files"].pop("tokens.json")
 
 
+def offset_alone(content: JSON) -> None:
+    content["gain_offset"] = 1
+    content["roles"]["shift"] = content["roles"].pop("gain")
+
+
 Change = Callable[[JSON], object]
 MISTAKES: dict[str, tuple[Change, str]] = {
     "newer": (lambda c: c.update(version=2), "version '2'.*update"),
@@ -284,6 +289,7 @@ MISTAKES: dict[str, tuple[Change, str]] = {
     "norm": (lambda c: c.update(norm="batchnorm"), "batchnorm"),
     "norm_none": (lambda c: c.update(norm="none"), "no norm"),
     "gain_offset": (lambda c: c.update(gain_offset=2), "gain_offset"),
+    "gain_offset_alone": (offset_alone, "gain_offset and no gain"),
     "gain_offset_true": (lambda c: c.update(gain_offset=True), "gain_offset missing"),
     "epsilon_number": (lambda c: c.update(epsilon=1), "epsilon missing"),
     "epsilon_form": (lambda c: c.update(epsilon="1e-6"), "plain form"),

@@ -167,7 +167,7 @@ class Auditor:
         return self._loaded[key]
 
     def _named(self, statement: Statement) -> str:
-        """The model by the name in the certificate: bundled or of a hub, never a path of this machine."""
+        """The model by the name in the certificate: bundled or of a hub, never a path."""
         from verify.models.bundled import BUNDLED
         from verify.models.hub import split_hub_name
 
@@ -183,7 +183,8 @@ class Auditor:
         from verify.models import load_model
 
         try:
-            return load_model(name, overrides=overrides)
+            # A certificate's name is not the reader's: no folder that goes by it is meant.
+            return load_model(name, overrides=overrides, local=self.model is not None)
         except (UsageError, ModelUnavailableError) as error:
             hint = "" if self.model is not None else "; if it is a folder, pass it with --model FOLDER"
             return ModelUnavailableError(f"{error}{hint}")

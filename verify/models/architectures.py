@@ -59,7 +59,8 @@ class Architecture:
     text: the key of the table inside config.json that describes the language model, empty where none does.
     must_be: config key -> the only values under which this entry holds; None stands for an absent key.
     own_code: the module that `auto_map` of early checkpoints names, with the same last step as this entry.
-    after: what happens to the logits after the readout, for people; config keys are checked by value below.
+    after: what happens to the logits after the readout, with the config key that says by how much, if any;
+    such keys are checked by value below.
     """
 
     classes: tuple[str, ...]
@@ -481,7 +482,8 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
     ),
 }
 
-# Config keys that act on the logits after the readout. Positive: no argmax changes, and a note says so.
+# Config keys that act on the logits after the readout. Positive: no argmax changes, and a note says so where
+# the entry's `after` has the key.
 POSITIVE_SCALES = (
     "logit_scale",
     "logits_scale",

@@ -55,7 +55,7 @@ def locate_readout(checkpoint: Checkpoint, config: Config) -> Readout:
     epsilon, source = _epsilon(architecture, config, inner)
     notes = [*architecture.notes, *tied_note, *bias_note]
     for table in (config,) if inner is config else (config, inner):
-        notes += _scale_notes(table, has_bias=bias is not None)
+        notes += _scale_notes(architecture, table, has_bias=bias is not None)
     readout = Readout(
         norm=architecture.norm,
         unembedding=unembedding,
@@ -65,7 +65,7 @@ def locate_readout(checkpoint: Checkpoint, config: Config) -> Readout:
         gain_offset=architecture.gain_offset,
         epsilon=epsilon,
         epsilon_source=source,
-        notes=(*notes, *_own_code_note(config), *_dtype_notes(config, unembedding)),
+        notes=(*dict.fromkeys(notes), *_own_code_note(config), *_dtype_notes(config, unembedding)),
     )
     _refuse_mixed(readout)
     return readout
@@ -366,8 +366,11 @@ def _epsilon(architecture: Architecture, config: Config, inner: Config) -> tuple
     return Fraction(default), f"default of model_type {config.text('model_type')}: {default}"
 
 
-def _scale_notes(config: Config, *, has_bias: bool) -> list[str]:
-    """Notes on positive scales and soft-caps of the logits; anything else about them is refused."""
+def _scale_notes(architecture: Architecture, config: Config, *, has_bias: bool) -> list[str]:
+    """Notes on positive scales and soft-caps of the logits, where the architecture has them.
+
+    Any that is not positive is refused, whether or not it is said to act.
+    """
     notes = []
     for key in (*POSITIVE_SCALES, *POSITIVE_SOFTCAPS):
         value = config.number(key)
@@ -381,7 +384,8 @@ def _scale_notes(config: Config, *, has_bias: bool) -> list[str]:
             raise ModelUnavailableError(
                 f"{config.name}: {key} together with a logit bias: whether it scales the bias is not modelled"
             )
-        notes.append(f"{key} is positive, so it changes no argmax and is left out: margins are before it")
+        if key in architecture.after.split():
+            notes.append(f"{key} is positive, so it changes no argmax and is left out: margins are before it")
     return notes
 
 

@@ -31,6 +31,7 @@ class Source:
 
     name_or_path: str
     overrides: ReadoutOverrides | None
+    local: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,29 +53,31 @@ class Model:
     source: Source | None = None
 
 
-def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None) -> Model:
+def load_model(name_or_path: str, *, overrides: ReadoutOverrides | None = None, local: bool = True) -> Model:
     """Load a bundled model, else a folder, a GGUF file or a pack, else a hub name ("org/name[@revision]").
 
+    local: whether it may be a path; False for names that others wrote.
     Weights are mapped, not read: NaN and hashes are the caller's to ask for.
     Raises ModelUnavailableError if there is no such model or it is not understood, UsageError if `overrides`
     is incomplete or names absent tensors.
     """
     try:
-        return _load(name_or_path, overrides)
+        return _load(Source(name_or_path, overrides, local))
     except OSError as error:
         raise ModelUnavailableError(f"{name_or_path[:100]!a} cannot be read: {error}") from error
 
 
 def load_again(source: Source) -> Model:
     """The model that another process loaded."""
-    return load_model(source.name_or_path, overrides=source.overrides)
+    return load_model(source.name_or_path, overrides=source.overrides, local=source.local)
 
 
-def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
-    file = _model_file(name_or_path)
+def _load(source: Source) -> Model:
+    name_or_path, overrides = source.name_or_path, source.overrides
+    file = _model_file(name_or_path) if source.local else None
     if file is not None:
-        return _load_file(file, Source(name_or_path, overrides))
-    folder, name, snapshot = _resolve(name_or_path)
+        return _load_file(file, source)
+    folder, name, snapshot = _resolve(name_or_path, local=source.local)
     revision = None if snapshot is None else snapshot.commit
     if (folder / "adapter_config.json").exists():
         raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
@@ -98,8 +101,8 @@ def _load(name_or_path: str, overrides: ReadoutOverrides | None) -> Model:
     weights = tuple(sorted({checkpoint.home[tensor.name] for tensor in readout.tensors.values()}))
     tokens = Tokens(vocabulary, readout.vocabulary)
     # A branch may move on before another process loads the same.
-    asked = name_or_path if revision is None else f"{name}@{revision}"
-    return Model(name, revision, readout, tokens, files, weights, Source(asked, overrides))
+    asked = source if revision is None else Source(f"{name}@{revision}", overrides, local=False)
+    return Model(name, revision, readout, tokens, files, weights, asked)
 
 
 def _model_file(text: str) -> Path | None:
@@ -124,16 +127,16 @@ def _load_file(path: Path, source: Source) -> Model:
     return Model(found.name, found.revision, found.readout, tokens, found.files, (path,), source)
 
 
-def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
+def _resolve(text: str, *, local: bool) -> tuple[Path, str, Snapshot | None]:
     """Folder and name of what the user asked for; of a hub name also its snapshot."""
     bundled = bundled_folder(text)
     if bundled is not None:
         return bundled, text, None
     try:
-        path = Path(text).expanduser()
-        if text and path.is_dir():
+        path = Path(text).expanduser() if text and local else None
+        if path is not None and path.is_dir():
             return path, path.resolve().name, None
-        if text and path.exists():
+        if path is not None and path.exists():
             raise ModelUnavailableError(
                 f"{path.name} is a file; pass the folder that holds config.json and the weights, "
                 "a .gguf file, or a .safetensors file made by `verify pack`"

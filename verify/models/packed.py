@@ -223,6 +223,8 @@ def _load(path: Path) -> SingleFile:
         raise ValueError(f"epsilon {content['epsilon'][:40]!a} is not in its plain form")
     if content["norm"] == "none" and epsilon:
         raise ValueError("it has an epsilon and no norm")
+    if content["gain_offset"] and "gain" not in roles:
+        raise ValueError("it has a gain_offset and no gain that it is added to")
     readout = Readout(
         norm=content["norm"],
         unembedding=tensors[roles["unembedding"]],
