@@ -40,12 +40,16 @@ of `llama4` cannot be run on text alone in this version, so its language model i
   model and SPEAKABLE need not.
 - *tied*: what an absent `tie_word_embeddings` means. A tied model whose two matrices are both stored and
   differ is refused, and so is an untied one that lacks its own.
+- *untied, ... must be there*: the other name of the logit bias reaches the logits through tying alone.
+- Texts of tokens come from tokenizer.json, vocab.json or vocab.txt, else from tokens.json (a list of one text
+  a row). Where config.json says that the decoder has a vocabulary of its own, they come from
+  target_vocab.json alone.
 - `{{last}}` is the number of the last layer, counted from 0; *gain stored less 1*: the gain is the stored
   value plus 1.
 - Refused as well: another head than the classes named, the model's own code (except where a line says
-  otherwise), quantised checkpoints, tensors of several dtypes, options and tensors that no entry models (OPT
-  with a projection after a final norm, for example). What is refused can be
-  [described by hand](#described-by-hand).
+  otherwise), quantised checkpoints, tensors of several dtypes, other weights than the usual file
+  (`transformers_weights`), options and tensors that no entry models (OPT with a projection after a final
+  norm, for example). What is refused can be [described by hand](#described-by-hand).
 
 | model_type | classes | norm | epsilon | tied | largest relative difference |
 |---|---|---|---|---|---|
@@ -187,7 +191,8 @@ def _facts(entry: Architecture) -> dict[str, str]:
     def names(found: tuple[str, ...]) -> str:
         return " or ".join(f"`{name}`" for name in found)
 
-    zeros = " (zeros where it is not stored)" if entry.bias_may_lack else ""
+    more = " (zeros where it is not stored)" if entry.bias_may_lack else ""
+    more += f"; untied, `{entry.untied_bias}` must be there" if entry.untied_bias else ""
     return {
         "norm": _norm(entry),
         "matrix when tied": names(entry.embedding),
@@ -195,7 +200,7 @@ def _facts(entry: Architecture) -> dict[str, str]:
         "epsilon": _epsilon(entry),
         "gain": names(entry.gain),
         "shift": names(entry.shift),
-        "logit bias": names(entry.bias) + zeros if entry.bias else "",
+        "logit bias": names(entry.bias) + more if entry.bias else "",
         "described in": f"`{entry.text}` of config.json" if entry.text else "",
         "shape": f"{names(entry.rows)} × {names(entry.width)}",
         "after the readout": entry.after,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,11 +43,17 @@ def test_shards(tmp_path: Path) -> None:
     model = load_model(str(shards(tmp_path, GOOD)))
     assert np.array_equal(model.readout.unembedding.raw.view(np.float32), matrix(1))
     assert [path.name for path in model.weights] == ["a.safetensors", "b.safetensors"]
+    named = LLAMA | {"transformers_weights": "model.safetensors.index.json"}
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(named | {"transformers_weights": "model.safetensors"}))
+    with pytest.raises(ModelUnavailableError, match=r"instead of model\.safetensors\.index\.json"):
+        load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     "shard",
-    ["../b.safetensors", "/etc/passwd", "..", ".", "", ".hidden", "x/y", "x\\y", "c:x", "a\nb", 7, None],
+    ["../b.safetensors", "/etc/passwd", "..", ".", "", ".hidden", "x/y", "x\\y", "c:x", "a\nb", 7, None, []],
 )
 def test_shard_names_stay_inside_the_folder(tmp_path: Path, shard: object) -> None:
     with pytest.raises(ModelUnavailableError, match="plain file name"):
@@ -143,6 +151,42 @@ def test_a_stride_of_zero_cannot_take_all_memory(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     save(tmp_path, {"w": torch.ones(1).expand(1 << 20, 1 << 20)})
     with pytest.raises(ModelUnavailableError, match="more bytes than the file"):
+        open_checkpoint(tmp_path)
+
+
+def test_compressed_members_are_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = save(tmp_path, {"w": torch.arange(4000).float()}) / "pytorch_model.bin"
+    with zipfile.ZipFile(path) as stored:
+        members = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(path, "w") as out:
+        for name, data in members.items():
+            kind = zipfile.ZIP_DEFLATED if "/data/" in name else zipfile.ZIP_STORED
+            out.writestr(name, data, compress_type=kind)
+        out.writestr("padding", bytes(32000))
+    with pytest.raises(ModelUnavailableError, match=r"/data/0' in it is compressed"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["1.13.1", "2.5.1+cpu"])
+def test_an_old_torch_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    torch = pytest.importorskip("torch")
+    save(tmp_path, {"w": torch.ones(2)})
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(ModelUnavailableError, match=r"hostile file.*pip install -U"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    os.mkfifo(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelUnavailableError, match="regular file"):
+        open_checkpoint(tmp_path)
+
+
+def test_names_found_are_shown_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a\nb").write_text("")
+    with pytest.raises(ModelUnavailableError, match=r"found 'a\\nb'"):
         open_checkpoint(tmp_path)
 
 

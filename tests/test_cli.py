@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import verify
 import verify.cli
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
+from verify.render import decision_lines
 
 
 def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path) -> None:
@@ -82,6 +84,23 @@ def test_the_proposer_s_solver_error_is_not_swallowed_as_undecided(model: Path, 
     assert told.returncode == 2
 
 
+def test_a_name_in_a_certificate_is_no_path(model: Path, tmp_path: Path) -> None:
+    run("token", "1", "--model", model, "--out", tmp_path / "o")
+    told = run("audit", tmp_path / "o", cwd=model.parent)
+    assert told.returncode == 5
+    assert "pass it with --model" in told.stderr
+    assert run("audit", tmp_path / "o", "--model", model.name, cwd=model.parent).returncode == 0
+
+
+def test_notes_and_revision_stay_on_their_lines(model: Path) -> None:
+    loaded = verify.load_model(str(model))
+    noted = replace(loaded.readout, notes=("\x1b[2Jhello\nverdict  UNSPEAKABLE",))
+    (decision,) = verify.token(1, replace(loaded, readout=noted, revision="x\nverdict  UNSPEAKABLE"))
+    lines = decision_lines(decision)
+    assert [text for label, text in lines if label == "note"] == [r"'\x1b[2Jhello\nverdict  UNSPEAKABLE'"]
+    assert all(text.isprintable() for _, text in lines)
+
+
 def test_a_certificate_for_other_weights_is_refuted(model: Path, tmp_path: Path) -> None:
     run("token", "1", "--model", model, "--out", tmp_path / "o")
     weights = model / "model.safetensors"
@@ -118,12 +137,12 @@ def test_a_wrong_token_text_is_refuted(model: Path, tmp_path: Path) -> None:
 
 
 def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").write_text(json.dumps(WORDS[:5]))
+    (model / "vocab.json").write_text(json.dumps({word: j for j, word in enumerate(WORDS[:5])}))
     (one,) = verify.token(0, str(model), competitors="tokenizer", out=tmp_path / "o")
     assert one.verdict == "SPEAKABLE"  # its twin, id 5, is no competitor
     assert one.competitors == 5
     assert verify.audit(str(one.path), str(model)).outcome == "accepted"
-    (model / "tokens.json").write_text(json.dumps(WORDS))
+    (model / "vocab.json").unlink()
     assert verify.audit(str(one.path), str(model)).outcome == "refuted"
 
 
@@ -262,3 +281,19 @@ def test_compare_judges_the_field_s_programs(model: Path, tmp_path: Path) -> Non
     rows = [json.loads(x)["compare"] for x in told.stdout.splitlines() if x.startswith('{"compare"')]
     assert [r["program"] for r in rows] == ["post", "post-without-own-row", "grivas"]
     assert {r["exact_verdict"] for r in rows} == {"unspeakable"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        ("type('Panic', (BaseException,), {})('x')", 70, "internal error, please report: Panic: x"),
+        ("OSError(13, 'Permission denied', 'f.json')", 5, "cannot read or write 'f.json': Permission denied"),
+        ("OSError(28, 'No space left on device')", 5, "cannot write: No space left on device"),
+    ],
+)
+def test_what_else_is_raised_is_no_verdict(raised: str, code: int, message: str) -> None:
+    program = (
+        f"from verify import cli\ndef broken(**_): raise {raised}\ncli.command.main = broken\ncli.main()"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (code, f"verify: {message}\n")

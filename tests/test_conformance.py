@@ -24,6 +24,7 @@ from conformance import (  # noqa: E402
     wrong_readouts,
 )
 
+from verify.errors import ModelUnavailableError  # noqa: E402
 from verify.models import load_model  # noqa: E402
 from verify.models.architectures import ARCHITECTURES, Architecture  # noqa: E402
 from verify.models.config import read_config  # noqa: E402
@@ -172,6 +173,28 @@ def test_files_and_dtypes(tmp_path: Path, name: str, dtype: str, files: str) -> 
     assert ours.readout.vocabulary == 64
     assert ours.readout.unembedding.dtype == {"float16": "F16", "bfloat16": "BF16"}[dtype]
     assert compare(case, theirs.float(), ours).difference() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "name", [f"{kind}-untied" for kind, (entry, *_) in ARCHITECTURES.items() if entry.untied_bias]
+)
+def test_of_an_untied_head_with_one_bias_only_the_decoder_s_acts(tmp_path: Path, name: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    case = BY_NAME[name]
+    build(case).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    both = load_file(path)
+    (entry, *_) = ARCHITECTURES[case.model_type]
+    (other,) = set(entry.bias) - {entry.untied_bias}
+    save_file({key: x for key, x in both.items() if key != other}, path, metadata={"format": "pt"})
+    theirs = getattr(transformers, case.of).from_pretrained(tmp_path).eval()
+    assert compare(case, theirs, load_model(str(tmp_path))).difference() < TOLERANCE
+    save_file(
+        {key: x for key, x in both.items() if key != entry.untied_bias}, path, metadata={"format": "pt"}
+    )
+    with pytest.raises(ModelUnavailableError, match="unties the unembedding"):
+        load_model(str(tmp_path))
 
 
 # The page

@@ -24,7 +24,7 @@ from verify.api import decide_all
 from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.tensor import Tensor, unit_exponent
 from verify.models import Model, ReadoutOverrides, load_model
-from verify.models.gguf import ARCHITECTURES, TYPES, check_readable
+from verify.models.gguf import _ELSEWHERE, ARCHITECTURES, TYPES, check_readable
 from verify.models.quantised import KINDS, dequantised
 from verify.recheck import Auditor
 
@@ -276,6 +276,10 @@ REFUSED: dict[str, tuple[str, Tensors, dict[str, Any], str]] = {
     "unknown_architecture": ("mamba", {}, {}, "architecture 'mamba'.*known are.*llama"),
     "adapter": ("llama", {}, {"general.type": ("string", "adapter")}, "no model but.*adapter"),
     "one_part_of_many": ("llama", {}, {"split.count": ("uint16", 3)}, "one of 3 parts.*merge"),
+    "parts_counted_in_another_type": ("llama", {}, {"split.count": ("int16", 3)}, "split.count as another"),
+    "type_is_a_number": ("llama", {}, {"general.type": ("uint32", 1)}, "general.type as another"),
+    "a_damaged_name": ("llama", {"nutput.weight": ("Q8_0", q8())}, {}, "holds 'nutput.weight'"),
+    "a_projection_more": ("llama", {"dense_2.weight": ONES}, {}, "holds 'dense_2.weight'"),
     "no_norm": ("llama", {"output_norm.weight": None}, {}, "lacks output_norm.weight"),
     "no_embedding": ("llama", {"token_embd.weight": None}, {}, "lacks token_embd.weight"),
     "no_shift": ("gpt2", {}, {}, "lacks output_norm.bias"),
@@ -427,16 +431,60 @@ def test_headers_that_are_wrong(tmp_path: Path, case: str) -> None:
         load_model(str(tmp_path / "x.gguf"))
 
 
-def test_tensors_that_overlap(tmp_path: Path) -> None:
-    data = write(tmp_path / "x.gguf", llama()).read_bytes() + bytes(64)
+def test_tensors_lie_one_after_the_other(tmp_path: Path) -> None:
+    data = write(tmp_path / "x.gguf", llama()).read_bytes()
     at = data.index(b"output_norm.weight") + 18 + 4 + 8 + 4  # name, dimensions, type
     right = int.from_bytes(data[at : at + 8], "little")
     assert right > 0
-    beyond = [(1 << 40, "beyond its end"), ((1 << 64) - right, "beyond its end")]
-    for place, message in (*beyond, (0, "overlaps"), (right + 16, "not aligned")):
+    for place in (0, 1 << 40, right + 16, right + 32):
         (tmp_path / "x.gguf").write_bytes(data[:at] + number(place) + data[at + 8 :])
-        with pytest.raises(ModelUnavailableError, match=message):
+        with pytest.raises(ModelUnavailableError, match="not a readable"):
             load_model(str(tmp_path / "x.gguf"))
+
+
+UNTIED: Tensors = {"token_embd.weight": ("Q8_0", q8()), "output.weight": ("Q8_0", q8(1))}
+
+
+def test_no_changed_bit_of_the_tensors_descriptions_gives_another_readout(tmp_path: Path) -> None:
+    """Names, shapes, types, places: the file is refused, or read as before."""
+    original = write(tmp_path / "x.gguf", UNTIED | {"blk.0.x.weight": ONES, "output_norm.weight": ONES})
+    data, before = original.read_bytes(), load_model(str(original)).readout
+    path = tmp_path / "changed.gguf"
+    first = data.index(b"token_embd.weight") - 8
+    last = data.index(b"output_norm.weight") + 18 + 4 + 8 + 4 + 8
+    for bit in range(8 * first, 8 * last):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        if not outcome(path):
+            after = load_model(str(path)).readout
+            assert (after.fingerprint, after.notes) == (before.fingerprint, before.notes), bit
+
+
+@pytest.mark.parametrize("more", [1, 1000])
+def test_bytes_after_the_last_tensor(tmp_path: Path, more: int) -> None:
+    path = write(tmp_path / "x.gguf", llama())
+    path.write_bytes(path.read_bytes() + bytes(more))
+    with pytest.raises(ModelUnavailableError, match="its tensors end at byte"):
+        load_model(str(path))
+
+
+def test_an_absent_head_is_named(tmp_path: Path) -> None:
+    tied = load_model(str(write(tmp_path / "x.gguf", llama())))
+    assert "no output.weight" in tied.readout.notes[1]
+    untied = load_model(str(write(tmp_path / "x.gguf", llama(**UNTIED))))
+    assert "no output.weight" not in " ".join(untied.readout.notes)
+    always = load_model(str(write(tmp_path / "x.gguf", llama(), "gemma")))
+    assert "no output.weight" not in " ".join(always.readout.notes)
+
+
+def test_tensors_that_converters_write_elsewhere(tmp_path: Path) -> None:
+    """Every name that the library knows for these architectures, and that of the layers."""
+    for name in ARCHITECTURES:
+        number_of = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[name]
+        for tensor in gguf.MODEL_TENSORS[number_of]:
+            found = gguf.TENSOR_NAMES[tensor].format(bid=0) + ".weight"
+            assert found.startswith(("output", "token_embd.", *_ELSEWHERE)), (name, found)
 
 
 def test_names_of_files(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from test_models import LLAMA, folder, llama, pack
 
 from verify.errors import ModelUnavailableError, UsageError
+from verify.inventory import inventory
 from verify.models import Model, load_model
 from verify.models.hub import at_revision, split_hub_name
 from verify.models.hub import bar as hub_bar
@@ -226,6 +227,7 @@ def test_token_of_an_environment_variable_goes_to_the_hub_only(tmp_path: Path, h
         ("gpt2@v1", "v2", "one of them"),
         ("whisper-tiny.en", "v1", "on this machine"),
         ("square", "v1", "on this machine"),
+        ("square.gguf", "v1", "on this machine"),
         (".", "v1", "hub name"),
         ("x" * 10_000, "v1", "hub name"),
         ("a/b/c", "v1", "hub name"),
@@ -237,6 +239,7 @@ def test_revision_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, revision: str, error: str | None
 ) -> None:
     (tmp_path / "square").mkdir()
+    (tmp_path / "square.gguf").touch()
     monkeypatch.chdir(tmp_path)
     if error is None:
         assert at_revision(model, revision) == f"gpt2@{revision}"
@@ -503,6 +506,32 @@ def test_torch_weights_whole_where_there_are_no_others(hub: HubServer, here: lis
     model = load_model("gpt2")
     expect_gpt2(model)
     assert [path.name for path in model.weights] == ["pytorch_model.bin"]
+
+
+def test_torch_shards_go_by_the_names_of_the_index(hub: HubServer, here: list[float]) -> None:
+    torch = pytest.importorskip("torch")
+    (hub.root / "model.safetensors").unlink()
+    weight_map = {name: f"part{place % 2}.bin" for place, name in enumerate(gpt2_tensors())}
+    for shard in set(weight_map.values()):
+        held = {name: torch.from_numpy(x) for name, x in gpt2_tensors().items() if weight_map[name] == shard}
+        torch.save(held, hub.root / shard)
+    (hub.root / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    expect_gpt2(load_model("gpt2"))
+
+
+def test_models_lists_what_was_fetched_in_parts(tmp_path: Path, hub: HubServer, here: list[float]) -> None:
+    model = load_model("gpt2@v1")
+    asked = len(hub.requests)
+    (entry,) = [x for x in inventory([]) if x.kind == "cached"]
+    assert (entry.model, entry.about, entry.problem) == (f"gpt2@{COMMIT}", "layernorm, 50257 x 8 F32", None)
+    assert entry.size == sum(path.stat().st_size for path in model.weights)
+    assert len(hub.requests) == asked
+    model.weights[0].unlink()
+    (entry,) = [x for x in inventory([]) if x.kind == "cached"]
+    assert "only partly in the local cache" in str(entry.problem)
+    load_model("gpt2")
+    (entry,) = [x for x in inventory([]) if x.kind == "cached"]
+    assert (entry.model, entry.problem) == ("gpt2", None)
 
 
 def test_no_weights_at_all(hub: HubServer, here: list[float]) -> None:

@@ -219,6 +219,22 @@ def test_bert_head_with_old_names_and_equal_copies(tmp_path: Path) -> None:
         load_model(str(folder(tmp_path, BERT, bert(bias, **{"cls.predictions.decoder.bias": bias + 1}))))
 
 
+@pytest.mark.parametrize("value", ["model.safetensors", None])
+def test_weights_named_as_they_are(tmp_path: Path, value: str | None) -> None:
+    model = load_model(str(folder(tmp_path, changed(LLAMA, transformers_weights=value), llama())))
+    assert names_of(model)["unembedding"] == "lm_head.weight"
+
+
+def test_untied_bert_head(tmp_path: Path) -> None:
+    bias = np.arange(V, dtype=np.float32)
+    untied = changed(BERT, tie_word_embeddings=False)
+    own = {"cls.predictions.decoder.weight": matrix(3), "cls.predictions.decoder.bias": bias}
+    assert "bias" in names_of(load_model(str(folder(tmp_path, untied, bert(bias, **own)))))
+    tensors = {name: x for name, x in bert(bias, **own).items() if name != "cls.predictions.bias"}
+    model = load_model(str(folder(tmp_path, untied, tensors)))
+    assert names_of(model)["bias"] == "cls.predictions.decoder.bias"
+
+
 def test_every_entry_is_complete() -> None:
     for entries in ARCHITECTURES.values():
         for entry in entries:
@@ -234,6 +250,7 @@ def test_every_entry_is_complete() -> None:
             named = (*entry.gain, *entry.shift)
             assert bool(entry.layers) == any("{last}" in name for name in named)
             assert not entry.gain_offset or entry.gain
+            assert not entry.untied_bias or entry.untied_bias in entry.bias
 
 
 def changed(config: Mapping[str, object], **changes: object) -> dict[str, object]:
@@ -241,6 +258,7 @@ def changed(config: Mapping[str, object], **changes: object) -> dict[str, object
 
 
 ONE = np.ones(D, np.float32)
+ONE_A_ROW = np.ones(V, np.float32)
 OPT = {"model_type": "opt", "hidden_size": D, "vocab_size": V}
 BART = {"model_type": "bart", "d_model": D, "vocab_size": V, "decoder_layers": 1}
 MPT = {"model_type": "mpt", "d_model": D, "vocab_size": V}
@@ -274,6 +292,23 @@ def mpt(**more: np.ndarray) -> Arrays:
 def gemma3(**more: np.ndarray) -> Arrays:
     prefix = "language_model.model."
     return {f"{prefix}embed_tokens.weight": matrix(), f"{prefix}norm.weight": ONE, **more}
+
+
+MARIAN = {"model_type": "marian", "d_model": D, "vocab_size": V, "decoder_layers": 1}
+
+
+def test_texts_of_a_decoder_with_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"dog": 0}')
+    tensors = bart(1, **{"model.decoder.embed_tokens.weight": matrix()})
+    shared = load_model(str(folder(tmp_path, MARIAN, tensors)))
+    assert shared.tokens.text(0) == "dog"
+    separate = changed(MARIAN, share_encoder_decoder_embeddings=False)
+    tensors["model.shared.weight"] = tensors.pop("model.decoder.embed_tokens.weight")
+    model = load_model(str(folder(tmp_path, separate, tensors)))
+    assert (model.tokens.size, set(model.files)) == (None, {"config.json"})
+    (tmp_path / "target_vocab.json").write_text('{"chien": 0}')
+    model = load_model(str(tmp_path))
+    assert (model.tokens.text(0), set(model.files)) == ("chien", {"config.json", "target_vocab.json"})
 
 
 REFUSED: dict[str, tuple[object, Arrays, str]] = {
@@ -323,6 +358,25 @@ REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "logit_scale_zero": (changed(LLAMA, logit_scale=0.0), llama(), "not positive"),
     "logit_scale_negative": (changed(LLAMA, logit_scale=-1), llama(), "not positive"),
     "logit_scale_text": (changed(LLAMA, logit_scale="inv_sqrt"), llama(), "expected a number"),
+    "untied_bias_of_the_tied_head": (
+        changed(BERT, tie_word_embeddings=False),
+        bert(ONE_A_ROW, **{"cls.predictions.decoder.weight": matrix(3)}),
+        "has cls.predictions.bias but not cls.predictions.decoder.bias",
+    ),
+    "untied_biases_differ": (
+        changed(BERT, tie_word_embeddings=False),
+        bert(
+            ONE_A_ROW,
+            **{"cls.predictions.decoder.weight": matrix(3), "cls.predictions.decoder.bias": ONE_A_ROW * 2},
+        ),
+        "logit bias differ",
+    ),
+    "other_weights_named": (
+        changed(LLAMA, transformers_weights="other.safetensors"),
+        llama(),
+        "names 'other.safetensors', which loaders read instead of model.safetensors",
+    ),
+    "weights_named_by_a_number": (changed(LLAMA, transformers_weights=1), llama(), "loaders read instead"),
     "scale_with_bias": (changed(BERT, logit_scale=2), bert(np.ones(V, np.float32)), "logit bias"),
     "epsilon_negative": (changed(LLAMA, rms_norm_eps=-1e-5), llama(), "negative"),
     "epsilon_text": (changed(LLAMA, rms_norm_eps="1e-5"), llama(), "expected a number"),
@@ -410,10 +464,22 @@ def test_what_is_no_exact_decimal(text: str) -> None:
 
 
 def test_positive_scale_soft_cap_and_dtype_are_named(tmp_path: Path) -> None:
-    config = changed(LLAMA, logit_scale=0.5, final_logit_softcapping=30, torch_dtype="bfloat16")
-    notes = " ".join(load_model(str(folder(tmp_path, config, llama()))).readout.notes)
-    for word in ("logit_scale", "final_logit_softcapping", "bfloat16"):
+    config = changed(LLAMA, model_type="cohere", logit_scale=0.5, torch_dtype="bfloat16")
+    tied = {name: x for name, x in llama().items() if name != "lm_head.weight"}
+    notes = " ".join(load_model(str(folder(tmp_path, config, tied))).readout.notes)
+    for word in ("logit_scale", "bfloat16"):
         assert word in notes
+    config = changed(LLAMA, model_type="gemma2", final_logit_softcapping=30)
+    assert "final_logit_softcapping" in load_model(str(folder(tmp_path, config, tied))).readout.notes[0]
+    # An architecture without them does not look at the keys.
+    config = changed(LLAMA, logit_scale=0.5, final_logit_softcapping=30)
+    assert load_model(str(folder(tmp_path, config, llama()))).readout.notes == ()
+
+
+def test_one_note_for_one_soft_cap(tmp_path: Path) -> None:
+    text = {**GEMMA3_TEXT, "final_logit_softcapping": 30}
+    twice = {"model_type": "gemma3", "final_logit_softcapping": 30, "text_config": text}
+    assert len(load_model(str(folder(tmp_path, twice, gemma3()))).readout.notes) <= 1
 
 
 def test_tied_model_that_stores_only_the_head_or_equal_copies(tmp_path: Path) -> None:
@@ -499,7 +565,7 @@ def test_unknown_architecture_lists_candidates_and_takes_a_description(tmp_path:
         (ReadoutOverrides("lm_head.weight", "none", epsilon="1e-5"), "--epsilon"),
         (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="-1"), "negative"),
         (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="1_0"), "--epsilon"),
-        (ReadoutOverrides("lm_head.wait", "none"), "near it: lm_head.weight"),
+        (ReadoutOverrides("lm_head.wait", "none"), "near it: 'lm_head.weight'"),
         (ReadoutOverrides("lm_head.weight", "none", norm_gain="x"), "--norm-gain"),
         (ReadoutOverrides("lm_head.weight", "none", gain_offset=1), "gain offset"),
     ],

@@ -14,14 +14,14 @@ from typing import Any
 
 import pulp
 import pytest
+from command import WORDS, square_checkpoint
 from command import run as verify
-from command import square_checkpoint
 
 from verify.compare import FAKE_FEASIBLE, NO_ANSWER, NOT_COMPARABLE
 from verify.errors import MalformedError, ModelUnavailableError, OutputError, RefutedError, UsageError
 from verify.kernel import Domain
 from verify.models import Model, Tokens, load_model
-from verify.models.vocabularies import find_vocabulary
+from verify.models.vocabularies import VocabularyFiles
 from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, Written, find_engine, solve
 from verify.replay import (
     Question,
@@ -372,7 +372,8 @@ def test_the_competitors_follow_from_a_rule(square: Model) -> None:
     assert rule_of(square, question) == "all"
     with pytest.raises(RefutedError, match="no rule gives 4"):
         rule_of(square, replace(question, competitors=4))
-    fewer = Tokens(find_vocabulary(square.weights[0].parent), 4)
+    four = json.dumps(WORDS[:4]).encode()
+    fewer = Tokens(VocabularyFiles("tokens.json", {}, {"tokens.json": four}), 4)
     assert rule_of(replace(square, tokens=fewer), replace(question, competitors=4)) == "tokenizer"
 
 

@@ -142,14 +142,58 @@ def test_no_tokenizer() -> None:
 
 
 def test_tokens_json_and_ambiguity(tmp_path: Path) -> None:
-    found = tokens(tmp_path, "tokens.json", ["<unk>", " a", "b", "b", "\x1b[31m"])
+    found = tokens(tmp_path, "tokens.json", ["<unk>", " a", "b", "b", "\x1b[31m"], rows=5)
     assert (found.size, found.find(" a"), found.display(4)) == (5, 1, "'\\x1b[31m'")
-    assert found.display(5) == "(no text: the tokenizer ends at id 4)"
     with pytest.raises(UsageError, match="2 tokens, 2 'b', 3 'b'"):
         found.find("b")
-    assert tokens(tmp_path, "tokens.json", ["a"] * 50, rows=3).size == 3
+
+
+@pytest.mark.parametrize("count", [1, 4, 50])
+def test_tokens_json_lists_one_text_a_row(tmp_path: Path, count: int) -> None:
+    with pytest.raises(ModelUnavailableError, match=f"lists {count} texts, but the unembedding has 3 rows"):
+        tokens(tmp_path, "tokens.json", ["a"] * count, rows=3).text(0)
+
+
+def test_tokens_json_is_looked_for_last(tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text(json.dumps(["<extra>"] * 3))
+    assert tokens(tmp_path, "vocab.txt", "a\nb\nc\n", rows=3).text(1) == "b"
+    assert tokens(tmp_path, "vocab.json", {"hello": 0}, rows=3).text(0) == "hello"
+
+
+def test_a_decoder_with_a_vocabulary_of_its_own(tmp_path: Path) -> None:
+    ours = tokens(tmp_path, "vocab.json", {"dog": 0}, added={"<x>": 1})
+    assert ours.text(0) == "dog"
+    assert find_vocabulary(tmp_path, separate=True) is None
+    theirs = tokens(tmp_path, "target_vocab.json", {"chien": 0})
+    assert [theirs.text(0), theirs.text(1)] == ["chien", None]
+
+
+def test_ids_and_pieces_out_of_range(tmp_path: Path) -> None:
+    table = {"a": 0, "b": 1}
+    assert tokens(tmp_path, "vocab.json", table, rows=1).size == 1
     with pytest.raises(UsageError, match="out of range"):
-        tokens(tmp_path, "tokens.json", ["a", "b"], rows=1).find("b")
+        tokens(tmp_path, "vocab.json", table, rows=1).find("b")
+    assert tokens(tmp_path, "vocab.json", table).display(5) == "(no text: the tokenizer ends at id 1)"
+
+
+class PanicError(BaseException):
+    """What the Rust library raises on a bug of its own."""
+
+
+def test_a_panic_of_the_library_costs_an_explanation_only(
+    whisper: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("tokenizers")
+    raised: list[type[BaseException]] = [PanicError, KeyboardInterrupt]
+
+    def broken(_: str) -> None:
+        raise raised.pop(0)
+
+    monkeypatch.setattr(library, "Tokenizer", type("T", (), {"from_str": broken}))
+    with pytest.raises(UsageError, match="is not the text of one token"):
+        whisper.find("zzz")
+    with pytest.raises(KeyboardInterrupt):
+        whisper.find("zzz")
 
 
 def test_vocab_txt(tmp_path: Path) -> None:
@@ -218,6 +262,8 @@ def test_decoders(tmp_path: Path, decoder: object, texts: list[str], unigram: bo
         ("tokenizer.json", {"model": {"vocab": {}}, "added_tokens": [{"id": 1}]}),
         ("tokenizer.json", {"model": {"vocab": {}}, "added_tokens": 5}),
         ("tokenizer.json", '{"model": {"vocab": {"a": 1, "a": 2}}}'),
+        ("tokenizer.json", {"model": {"vocab": {}}, "decoder": {"type": "Sequence", "decoders": 5}}),
+        ("tokenizer.json", {"model": {"vocab": {}}, "decoder": {"type": "Sequence"}}),
         ("tokens.json", {"a": 0}),
         ("tokens.json", ["a", 1]),
         ("vocab.json", ["a"]),

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from verify.errors import UsageError, VerifyError
+from verify.errors import ModelUnavailableError, UsageError, VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from verify.kernel.readout import Readout
+    from verify.models.hub import Snapshot
+
 T = TypeVar("T")
 _WEIGHTS = (".safetensors", ".bin")
 _GGUF = ".gguf"
+_OFFLINE = ConnectionError("nothing is downloaded to list models")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,12 @@ def _bundled() -> Iterator[Entry]:
 
 
 def _cached() -> Iterator[Entry]:
-    """Snapshots in the cache of huggingface_hub; none where the library or its cache is absent."""
+    """Snapshots in the cache of huggingface_hub; none where the library or its cache is absent.
+
+    Their weights are whole there, or single tensors in this package's own cache.
+    """
+    from verify.models.hub import Snapshot
+
     try:
         from huggingface_hub import scan_cache_dir
 
@@ -70,31 +79,51 @@ def _cached() -> Iterator[Entry]:
                 if file.file_name.lower().endswith(_GGUF):
                     about, problem = _tried(_gguf, file.file_path)
                     yield Entry(str(file.file_path), "gguf", file.size_on_disk, about, problem)
-            weights = [x for x in revision.files if _weights(x.file_path)]
-            if not weights:
-                continue
             name = repository.repo_id
             if "main" not in revision.refs:
                 name += f"@{revision.commit_hash}"
-            about, problem = _tried(_describe, revision.snapshot_path)
-            yield Entry(name, "cached", sum(x.size_on_disk for x in weights), about, problem)
+            weights = [x for x in revision.files if _weights(x.file_path)]
+            if weights:
+                about, problem = _tried(_describe, revision.snapshot_path)
+                yield Entry(name, "cached", sum(x.size_on_disk for x in weights), about, problem)
+            elif parts := _parts(repository.repo_id, revision.commit_hash):
+                snapshot = Snapshot(
+                    repository.repo_id, revision.commit_hash, revision.snapshot_path, _OFFLINE
+                )
+                about, problem = _tried(_describe_parts, snapshot)
+                yield Entry(name, "cached", sum(x.stat().st_size for x in parts), about, problem)
+
+
+def _parts(repository: str, commit: str) -> list[Path]:
+    """The files of single tensors of a commit that this package keeps."""
+    from verify.models.hub import parts_folder
+
+    return sorted(parts_folder(repository, commit).glob("*/*.safetensors"))
 
 
 def _files(folder: Path) -> Iterator[Entry]:
     """GGUF files and packs right in a folder; other safetensors files are no models by themselves."""
-    from verify.models import packed
-
     for path in sorted(folder.iterdir()):
         if not path.is_file():
             continue
         if path.name.lower().endswith(_GGUF):
             kind, describe = "gguf", _gguf
-        elif packed.is_pack(path):
+        elif _is_pack(path):
             kind, describe = "packed", _pack
         else:
             continue
         about, problem = _tried(describe, path)
         yield Entry(str(path), kind, path.stat().st_size, about, problem)
+
+
+def _is_pack(path: Path) -> bool:
+    """Whether it says so; what cannot be read says nothing."""
+    from verify.models import packed
+
+    try:
+        return packed.is_pack(path)
+    except VerifyError:
+        return False
 
 
 def _weights(path: Path) -> bool:
@@ -112,7 +141,21 @@ def _tried(describe: Callable[[T], str], what: T) -> tuple[str, str | None]:
 def _describe(name: str | Path) -> str:
     from verify.models import load_model
 
-    readout = load_model(str(name)).readout
+    return _words(load_model(str(name)).readout)
+
+
+def _describe_parts(snapshot: Snapshot) -> str:
+    from verify.models.config import read_config
+    from verify.models.hub import open_snapshot
+    from verify.models.locate import locate_readout
+
+    config = read_config(snapshot.folder)
+    if config is None:
+        raise ModelUnavailableError("no config.json, so the architecture is unknown")
+    return _words(locate_readout(open_snapshot(snapshot), config))
+
+
+def _words(readout: Readout) -> str:
     return f"{readout.norm}, {readout.vocabulary} x {readout.d} {readout.unembedding.dtype}"
 
 

@@ -171,7 +171,7 @@ class Auditor:
         return self._loaded[key]
 
     def _named(self, statement: Statement) -> str:
-        """The model by the name in the certificate: bundled or of a hub, never a path of this machine."""
+        """The model by the name in the certificate: bundled or of a hub, never a path."""
         from verify.models.bundled import BUNDLED
         from verify.models.hub import split_hub_name
 
@@ -189,6 +189,7 @@ class Auditor:
 
         load = load_named if self.model is None else load_model
         try:
+            # A certificate's name is not the reader's: no folder that goes by it is meant.
             return load(name, overrides=overrides)
         except (UsageError, ModelUnavailableError) as error:
             hint = "" if self.model is not None else "; if it is a folder, pass it with --model FOLDER"

@@ -57,7 +57,7 @@ def decision_lines(decision: Decision) -> list[tuple[str, str]]:
     lines.extend(("float against exact", attempt_text(a)) for a in data["attempts"])
     if decision.derived_from:
         lines.append(("derived from", f"the evidence in domain {decision.derived_from} (checked anew here)"))
-    lines.extend(("note", note) for note in data["notes"])
+    lines.extend(("note", plain(note)) for note in data["notes"])
     if data["certificate"]:
         lines.append(("certificate", data["certificate"]))
     lines.append(("seconds", f"{decision.seconds:.2f}"))
@@ -108,7 +108,7 @@ def _margin_lines(decision: Decision, data: dict[str, Any]) -> list[tuple[str, s
 
 def model_text(model: Model) -> str:
     """Name, revision and the hash of the tensors."""
-    revision = f"@{model.revision}" if model.revision else ""
+    revision = f"@{plain(model.revision)}" if model.revision else ""
     return f"{plain(model.name)}{revision} (tensors sha256 {model.readout.fingerprint[:16]}...)"
 
 

@@ -279,5 +279,5 @@ def files_of(m: Model) -> dict[str, bytes]:
     if m.config is not None:
         found["config.json"] = m.config
     if m.pieces is not None:
-        found["tokens.json"] = (json.dumps(list(m.pieces)) + "\n").encode()
+        found["vocab.json"] = (json.dumps({piece: j for j, piece in enumerate(m.pieces)}) + "\n").encode()
     return found

@@ -99,8 +99,10 @@ def main() -> None:
         _fail("out of memory", EXIT_UNAVAILABLE)
     except OSError as error:
         sys.stdout = sys.stderr  # or Python would try at exit to write the rest
-        _fail(f"cannot write: {error.strerror or error}", EXIT_UNAVAILABLE)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: an internal error is no verdict
+        # A failed write to a stream names no file.
+        what = "write" if error.filename is None else f"read or write {error.filename!a}"
+        _fail(f"cannot {what}: {error.strerror or error}", EXIT_UNAVAILABLE)
+    except BaseException as error:  # noqa: BLE001 - the last line of defence: an internal error is no verdict
         _fail(f"internal error, please report: {type(error).__name__}: {error}", EXIT_INTERNAL)
     sys.exit(code if isinstance(code, int) else 0)
 

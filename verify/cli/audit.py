@@ -79,13 +79,14 @@ class _Lines:
         self.outcomes: Counter[str] = Counter()
 
     def add(self, result: Audit) -> None:
+        from verify.figures import plain
         from verify.render import audit_line
 
         self.outcomes[result.outcome] += 1
         for line in result.hypotheses:
-            click.echo(f"HYPOTHESIS {line}")
+            click.echo(f"HYPOTHESIS {plain(line)}")
         for line in result.notes:
-            click.echo(f"note       {line}")
+            click.echo(f"note       {plain(line)}")
         click.echo(audit_line(result), err=not result.accepted)
 
     def end(self, total: int) -> None:
@@ -105,6 +106,7 @@ class _Summary(_Lines):
         self.unsaid = 0
 
     def add(self, result: Audit) -> None:
+        from verify.figures import plain
         from verify.render import audit_line
 
         self.outcomes[result.outcome] += 1
@@ -112,8 +114,8 @@ class _Summary(_Lines):
             click.echo(audit_line(result), err=not result.accepted)
         if not result.accepted:
             return
-        for line in [f"HYPOTHESIS {x}" for x in result.hypotheses] + [
-            f"note       {x}" for x in result.notes
+        for line in [f"HYPOTHESIS {plain(x)}" for x in result.hypotheses] + [
+            f"note       {plain(x)}" for x in result.notes
         ]:
             if line in self.said or len(self.said) < MANY:
                 self.said[line] += 1

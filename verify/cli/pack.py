@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from verify.cli.options import at_revision, hub_options, readout_option
+
+if TYPE_CHECKING:
+    from verify.models import Model
 
 
 @click.command(
@@ -35,12 +39,16 @@ def command(model: str, out: Path, readout: str, force: bool) -> int:
 
     loaded = pack(model, out, force=force, readout=readout)
     V, d = loaded.readout.unembedding.shape
-    stored = sum(path.stat().st_size for path in loaded.weights)
-    click.echo(
-        f"{out}  {megabytes(out.stat().st_size)}: {V} rows of {d}; the weights take {megabytes(stored)}"
-    )
+    click.echo(f"{out}  {megabytes(out.stat().st_size)}: {V} rows of {d}{_beside(loaded)}")
     click.echo(f"Use it as a model: verify token 0 --model {out}")
     return 0
+
+
+def _beside(model: Model) -> str:
+    """How large its weights are; of a hub model only parts may be here."""
+    if model.revision is not None:
+        return ""
+    return f"; the weights take {megabytes(sum(path.stat().st_size for path in model.weights))}"
 
 
 def megabytes(size: int) -> str:

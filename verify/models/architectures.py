@@ -46,6 +46,8 @@ class Architecture:
     gain, shift, bias: names of the norm's gain and shift and of the logit bias. An empty tuple means the
     architecture has none; otherwise one must be there, and several of one role must be equal.
     bias_may_lack: whether a checkpoint without the bias has a bias of zeros.
+    untied_bias: which name of the bias acts where the matrix is untied, and must then be there: the others
+    reach the logits through tying alone. Empty where tying changes nothing.
     layers: the config key of the number of layers, where names hold `{last}`, the number of the last one.
     absent: beginnings of names that no checkpoint of this entry holds.
     tied_default: `tie_word_embeddings` when config.json does not say.
@@ -57,7 +59,8 @@ class Architecture:
     text: the key of the table inside config.json that describes the language model, empty where none does.
     must_be: config key -> the only values under which this entry holds; None stands for an absent key.
     own_code: the module that `auto_map` of early checkpoints names, with the same last step as this entry.
-    after: what happens to the logits after the readout, for people; config keys are checked by value below.
+    after: what happens to the logits after the readout, with the config key that says by how much, if any;
+    such keys are checked by value below.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +72,7 @@ class Architecture:
     shift: tuple[str, ...] = ()
     bias: tuple[str, ...] = ()
     bias_may_lack: bool = False
+    untied_bias: str = ""
     layers: str = ""
     absent: tuple[str, ...] = ()
     tied_default: bool = True
@@ -139,6 +143,7 @@ def _roberta_like(*classes: str) -> Architecture:
         gain=("lm_head.layer_norm.weight",),
         shift=("lm_head.layer_norm.bias",),
         bias=("lm_head.bias", "lm_head.decoder.bias"),
+        untied_bias="lm_head.decoder.bias",
         epsilon_keys=("layer_norm_eps",),
         epsilon_default="1e-12",
         notes=(_RESTRICTED,),
@@ -421,6 +426,7 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
             gain=("cls.predictions.transform.LayerNorm.weight", "cls.predictions.transform.LayerNorm.gamma"),
             shift=("cls.predictions.transform.LayerNorm.bias", "cls.predictions.transform.LayerNorm.beta"),
             bias=("cls.predictions.bias", "cls.predictions.decoder.bias"),
+            untied_bias="cls.predictions.decoder.bias",
             epsilon_keys=("layer_norm_eps",),
             epsilon_default="1e-12",
             notes=(_RESTRICTED,),
@@ -452,6 +458,7 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
             gain=("predictions.LayerNorm.weight",),
             shift=("predictions.LayerNorm.bias",),
             bias=("predictions.bias", "predictions.decoder.bias"),
+            untied_bias="predictions.decoder.bias",
             width=("embedding_size",),
             epsilon_keys=("layer_norm_eps",),
             epsilon_default="1e-12",
@@ -475,7 +482,8 @@ ARCHITECTURES: dict[str, tuple[Architecture, ...]] = {
     ),
 }
 
-# Config keys that act on the logits after the readout. Positive: no argmax changes, and a note says so.
+# Config keys that act on the logits after the readout. Positive: no argmax changes, and a note says so where
+# the entry's `after` has the key.
 POSITIVE_SCALES = (
     "logit_scale",
     "logits_scale",
@@ -492,6 +500,9 @@ MUST_BE: dict[str, tuple[object, ...]] = {
     "use_lm_head_bias": (False, None),
     "apply_final_norm": (True, None),
 }
+
+# The config key of the file, or the index of shards, that loaders read instead of the usual one.
+WEIGHTS = "transformers_weights"
 
 # Config keys of a checkpoint whose stored numbers are not the weights the model computes with.
 QUANTISED = ("quantization_config", "compression_config")

@@ -143,7 +143,7 @@ def candidates(checkpoint: Checkpoint, config: Config | None) -> str:
 def _named(checkpoint: Checkpoint, name: str, flag: str) -> Tensor:
     if name not in checkpoint:
         near = difflib.get_close_matches(name, checkpoint.listing, n=3, cutoff=0.5)
-        hint = f"; near it: {', '.join(near)}" if near else ""
+        hint = f"; near it: {', '.join(map(ascii, near))}" if near else ""
         raise UsageError(f"{flag}: the checkpoint holds no tensor named {name!a}{hint}")
     return checkpoint.tensor(name)
 

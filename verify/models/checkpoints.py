@@ -6,6 +6,7 @@ pytorch_model.bin and its sharded form (these two through torch, which is import
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SAFETENSORS = "model.safetensors"
 TORCH = "pytorch_model.bin"
 _INDEX_LIMIT = 1 << 26
+# Before it the restricted loader could be made to run code (CVE-2025-32434).
+_OLDEST_TORCH = (2, 6)
 _TORCH_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 
 
@@ -32,12 +35,14 @@ class Checkpoint:
     """A model's tensors: `listing` maps each name to (dtype, shape); `tensor` hands out the bits of one.
 
     paths: the weight files, one or a shard each. `home` maps a tensor's name to its file.
+    opened: the name of the file, or of the index of shards, that was opened.
     fetch: where tensors come one by one from elsewhere, it gets one and enters its file in `home`.
     """
 
     paths: tuple[Path, ...]
     listing: Mapping[str, tuple[str, tuple[int, ...]]]
     home: dict[str, Path]
+    opened: str
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
     fetch: Callable[[str], Tensor] | None = None
 
@@ -69,11 +74,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     for name in (SAFETENSORS, TORCH):
         if (folder / name).exists():
-            return _open_files((folder / name,), torch=name == TORCH)
+            return _open_files((folder / name,), name, torch=name == TORCH)
         index = folder / f"{name}.index.json"
         if index.exists():
             return _open_sharded(folder, index, torch=name == TORCH)
-    found = sorted(path.name for path in folder.iterdir())[:12]
+    found = [ascii(name) for name in sorted(path.name for path in folder.iterdir())[:12]]
     raise ModelUnavailableError(
         f"no weights in folder {folder.name!r}: expected {SAFETENSORS} or {TORCH} (or their .index.json with "
         f"shards); found {', '.join(found) or 'nothing'}"
@@ -104,7 +109,7 @@ def _open_sharded(folder: Path, index: Path, *, torch: bool) -> Checkpoint:
             f"{len(missing)} of {len(shards)} shards are missing from folder {folder.name!r}: "
             f"{', '.join(missing[:4])}; download them again"
         )
-    checkpoint = _open_files(tuple(folder / shard for shard in shards), torch=torch)
+    checkpoint = _open_files(tuple(folder / shard for shard in shards), index.name, torch=torch)
     for name, shard in weight_map.items():
         if name not in checkpoint.home or checkpoint.home[name].name != shard:
             raise ModelUnavailableError(
@@ -118,7 +123,7 @@ def _plain_file_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and name.isprintable() and not set(name) & set("/\\:")
 
 
-def _open_files(paths: tuple[Path, ...], *, torch: bool) -> Checkpoint:
+def _open_files(paths: tuple[Path, ...], opened: str, *, torch: bool) -> Checkpoint:
     listing: dict[str, tuple[str, tuple[int, ...]]] = {}
     home: dict[str, Path] = {}
     loaded: dict[str, Any] = {}
@@ -136,11 +141,11 @@ def _open_files(paths: tuple[Path, ...], *, torch: bool) -> Checkpoint:
             )
         listing.update(here)
         home.update(dict.fromkeys(here, path))
-    return Checkpoint(paths, listing, home, loaded)
+    return Checkpoint(paths, listing, home, opened, loaded)
 
 
-def _load_torch(path: Path) -> dict[str, Any]:
-    """A .bin file's tensors by name. Pickle is read by torch's restricted loader only."""
+def _torch(path: Path) -> Any:
+    """PyTorch, of a version whose restricted loader may be given any file."""
     try:
         import torch
     except ImportError as error:
@@ -148,16 +153,38 @@ def _load_torch(path: Path) -> dict[str, Any]:
             f'{path.name} needs PyTorch to be read: pip install "unspeakable[torch]" '
             "(or convert the checkpoint to safetensors)"
         ) from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
+        raise ModelUnavailableError(
+            f"{path.name} is not read by PyTorch {torch.__version__}: a hostile file can make it run code; "
+            'pip install -U "unspeakable[torch]" (or convert the checkpoint to safetensors)'
+        )
+    return torch
+
+
+def _load_torch(path: Path) -> dict[str, Any]:
+    """A .bin file's tensors by name. Pickle is read by torch's restricted loader only."""
+    torch = _torch(path)
+    if not path.is_file():
+        raise ModelUnavailableError(f"{path.name} is not a regular file")
+    compressed: list[str] = []
     try:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
+        if zipped:
+            with zipfile.ZipFile(path) as members:
+                compressed = [x.filename for x in members.infolist() if x.compress_type != zipfile.ZIP_STORED]
         # Only the zip layout (torch 1.6 and later) can be mapped; the older one is read whole.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        state = {} if compressed else torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # torch raises nearly anything on bad bytes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelUnavailableError(
             f"{path.name} cannot be read (truncated, corrupt, or holding more than tensors): {reason}"
         ) from error
+    if compressed:
+        # Mapped, their bytes would be taken for the numbers that they compress.
+        raise ModelUnavailableError(
+            f"{path.name}: {compressed[0][:80]!a} in it is compressed; save it again by torch.save"
+        )
     if not isinstance(state, dict):
         raise ModelUnavailableError(f"{path.name} holds a {type(state).__name__}, not a table of tensors")
     tensors = {

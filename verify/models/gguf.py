@@ -34,6 +34,8 @@ SUFFIX = ".gguf"
 _INSTALL = 'pip install "unspeakable[gguf]"'
 _EMBEDDING, _HEAD, _HEAD_BIAS = "token_embd.weight", "output.weight", "output.bias"
 _GAIN, _SHIFT = "output_norm.weight", "output_norm.bias"
+# How the names of all other tensors begin that converters write for these architectures.
+_ELSEWHERE = ("blk.", "token_embd_norm.", "position_embd.", "rope_freqs.", "rope_factors_")
 _UNSIGNED = (0, 2, 4, 10)
 _SIGNED = 5  # INT32, of token types
 # Numbers of the types that are read, in the file.
@@ -52,6 +54,7 @@ TYPES = {0: "F32", 1: "F16", 28: "F64", 30: "BF16"} | {
     23: "IQ4_XS",
 }
 _TOKENIZERS = ("gpt2", "llama")
+_TIED = "the file has no output.weight, so the embedding is the unembedding, as its runtimes take it"
 _RUNTIME = (
     "{name} is stored as {kind}; the claim is about the exact numbers that its blocks stand for. A runtime "
     "may round its other operand too"
@@ -114,6 +117,8 @@ def load_gguf(path: Path) -> SingleFile:
     has_head = _HEAD in names
     unembedding, kind = file.tensor(_HEAD if has_head else _EMBEDDING)
     notes = [] if kind is None else [_RUNTIME.format(name=unembedding.name, kind=kind)]
+    if not has_head and architecture.head == "either":
+        notes.append(_TIED)
     norm = architecture.norm
     key = f"{name}.{_EPSILON[norm]}"
     readout = Readout(
@@ -142,6 +147,12 @@ def check_gguf(path: Path) -> Header:
     strings, numbers = header.strings, header.numbers
     if strings.get("general.type", "model") != "model":
         raise ModelUnavailableError(f"{path.name} is no model but of type {strings['general.type']!a}")
+    odd = {"general.type", "general.architecture"} & (numbers.keys() | header.others)
+    odd |= {"split.count"} & (strings.keys() | header.others)
+    if odd:
+        raise ModelUnavailableError(
+            f"{path.name} stores {', '.join(sorted(odd))} as another type than it should be; convert it again"
+        )
     if numbers.get("split.count", 1) > 1:
         raise ModelUnavailableError(
             f"{path.name} is one of {numbers['split.count']} parts; merge them (llama-gguf-split --merge)"
@@ -172,7 +183,10 @@ def check_readable(path: Path) -> str:
 
 
 def _check_tensors(file: str, architecture: _Architecture, names: Mapping[str, object]) -> None:
-    """All that the last step needs is there, and nothing else that could belong to it."""
+    """All that the last step needs is there, and nothing else that could belong to it.
+
+    A damaged name is no name of any tensor: an absent output.weight must not be one.
+    """
     needed = {_GAIN, *([_SHIFT] if architecture.norm == "layernorm" else [])}
     needed |= {_HEAD_BIAS} if architecture.bias else set()
     needed |= {_HEAD} if architecture.head == "untied" else set()
@@ -182,11 +196,11 @@ def _check_tensors(file: str, architecture: _Architecture, names: Mapping[str, o
     missing = sorted(needed - names.keys())
     if missing:
         raise ModelUnavailableError(f"{file} lacks {', '.join(missing)}: it is incomplete, or another head")
-    strangers = sorted(x for x in names if x.startswith(("output", "token_embd.")) and x not in allowed)
+    strangers = sorted(x for x in names if not x.startswith(_ELSEWHERE) and x not in allowed)
     if strangers:
         raise ModelUnavailableError(
-            f"{file} holds {', '.join(map(ascii, strangers[:6]))}, which this architecture's last step does "
-            "not have (a bias, a scale or an adapter?); pass the original checkpoint instead"
+            f"{file} holds {', '.join(map(ascii, strangers[:6]))}, which models of this architecture do not "
+            "have (a bias, a scale, an adapter, a damaged name?); pass the original checkpoint instead"
         )
 
 
@@ -219,17 +233,20 @@ class _File:
             ) from error
 
     def _check_places(self, begin: int, alignment: int, size: int) -> None:
-        """No tensor reaches beyond the file or into another one."""
-        end, last = begin, ""
-        for tensor in sorted(self._tensors.values(), key=lambda t: int(t.data_offset)):
-            place = int(tensor.data_offset)
-            if place < end:
-                raise self._error(f"tensor {tensor.name!a} overlaps {last!a}")
-            if place % alignment:
-                raise self._error(f"tensor {tensor.name!a} is not aligned")
-            end, last = place + int(tensor.n_bytes), tensor.name
+        """Tensors lie one after the other, as the header lists them, and fill the file.
+
+        So a changed type or size, which would give other numbers, is found by the places of what follows.
+        """
+        end = padded = begin
+        for tensor in self._tensors.values():
+            if int(tensor.data_offset) != padded:
+                raise self._error(f"tensor {tensor.name!a} does not lie right after the one before it")
+            end = padded + int(tensor.n_bytes)
+            padded = end + -end % alignment
             if end > size:
                 raise self._error(f"it is truncated within tensor {tensor.name!a}; download it again")
+        if size not in (end, padded):
+            raise self._error(f"its tensors end at byte {end}, the file at {size}; download it again")
 
     def _error(self, what: str) -> ModelUnavailableError:
         return ModelUnavailableError(f"{self.name} is not a readable GGUF file: {what}")
@@ -293,7 +310,7 @@ class _File:
             if what in _INSIDE:
                 continue
             if what not in _POSITIVE:
-                raise self._error(f"{key} acts on the logits in a way that is not modelled")
+                raise self._error(f"{key!a} acts on the logits in a way that is not modelled")
             value = self._value(key, FLOAT32)
             if not (math.isfinite(value) and value > 0):
                 raise self._error(f"{key} is {value}, not positive, so it would change every argmax")

@@ -29,10 +29,14 @@ class _BrokenError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """strings and unsigned numbers by key; tensors: name -> the number of the type it is stored as."""
+    """strings and unsigned numbers by key; others: the keys of all other values.
+
+    tensors: name -> the number of the type it is stored as.
+    """
 
     strings: dict[str, str]
     numbers: dict[str, int]
+    others: frozenset[str]
     tensors: dict[str, int]
 
 
@@ -72,20 +76,20 @@ class _Walk:
         tensors, pairs = self.number(8), self.number(8)
         strings: dict[str, str] = {}
         numbers: dict[str, int] = {}
-        keys: set[str] = set()
+        others: set[str] = set()
         for _ in range(pairs):
             key = self.text("a key")
-            if key in keys:
+            if key in strings or key in numbers or key in others:
                 raise _BrokenError(f"the key {key[:80]!a} stands there twice")
-            keys.add(key)
             kind = self.number(4)
             if kind == STRING:
                 strings[key] = self.text(key)
             elif kind in _UNSIGNED:
                 numbers[key] = self.number(_SIZES[kind])
             else:
+                others.add(key)
                 self.skip(kind)
-        return Header(strings, numbers, self.tensors(tensors))
+        return Header(strings, numbers, frozenset(others), self.tensors(tensors))
 
     def tensors(self, count: int) -> dict[str, int]:
         """Names and types."""

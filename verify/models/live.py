@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.tensor import DTYPES
-from verify.models.architectures import ARCHITECTURES, Architecture
+from verify.models.architectures import ARCHITECTURES, WEIGHTS, Architecture
 from verify.models.checkpoints import Checkpoint, describe_torch, from_torch
 from verify.models.config import Config, parse_json
 from verify.models.in_place import VARIANCES, look, require_agreement
@@ -142,7 +142,7 @@ def snapshot(state: Mapping[str, Any]) -> Checkpoint:
             copies[name] = from_torch(name, state[name].detach().to("cpu", copy=True))
         return copies[name]
 
-    return Checkpoint((), listing, {}, fetch=fetch)
+    return Checkpoint((), listing, {}, "the state dict", fetch=fetch)
 
 
 def _config(model: Any) -> Config:
@@ -150,7 +150,9 @@ def _config(model: Any) -> Config:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     data = config.to_json_string().encode("utf-8")
-    return Config(parse_json(data, _CONFIG), hashlib.sha256(data).hexdigest(), _CONFIG)
+    values = parse_json(data, _CONFIG)
+    values.pop(WEIGHTS, None)  # which file the tensors came from matters no more
+    return Config(values, hashlib.sha256(data).hexdigest(), _CONFIG)
 
 
 def _as_held(config: Config, state: Mapping[str, Any]) -> Config:

@@ -22,6 +22,7 @@ from verify.models.architectures import (
     POSITIVE_SCALES,
     POSITIVE_SOFTCAPS,
     QUANTISED,
+    WEIGHTS,
     Architecture,
 )
 from verify.models.by_hand import candidates
@@ -40,19 +41,21 @@ def locate_readout(checkpoint: Checkpoint, config: Config) -> Readout:
     Raises ModelUnavailableError if the architecture is unknown, if config.json carries something the table
     does not model, or if tensors are missing, contradict each other, or disagree with config.json.
     """
+    _refuse_other_weights(checkpoint, config)
     architecture = _architecture(checkpoint, config)
     inner = _inner(architecture, config)
     architecture = _numbered(architecture, checkpoint, inner)
-    unembedding, tied_note = _unembedding(architecture, checkpoint, config, inner)
+    tied, said = _tied(architecture, config, inner)
+    unembedding, tied_note = _unembedding(architecture, checkpoint, config, tied=tied, said=said)
     gain = _one(checkpoint, config, architecture.gain, "gain") if architecture.gain else None
     shift = _one(checkpoint, config, architecture.shift, "shift") if architecture.shift else None
-    bias, bias_note = _bias(architecture, checkpoint, config)
+    bias, bias_note = _bias(architecture, checkpoint, config, tied=tied)
     _refuse_strangers(architecture, checkpoint)
     _check_shape(architecture, inner, unembedding)
     epsilon, source = _epsilon(architecture, config, inner)
     notes = [*architecture.notes, *tied_note, *bias_note]
     for table in (config,) if inner is config else (config, inner):
-        notes += _scale_notes(table, has_bias=bias is not None)
+        notes += _scale_notes(architecture, table, has_bias=bias is not None)
     readout = Readout(
         norm=architecture.norm,
         unembedding=unembedding,
@@ -62,7 +65,7 @@ def locate_readout(checkpoint: Checkpoint, config: Config) -> Readout:
         gain_offset=architecture.gain_offset,
         epsilon=epsilon,
         epsilon_source=source,
-        notes=(*notes, *_own_code_note(config), *_dtype_notes(config, unembedding)),
+        notes=(*dict.fromkeys(notes), *_own_code_note(config), *_dtype_notes(config, unembedding)),
     )
     _refuse_mixed(readout)
     return readout
@@ -90,6 +93,16 @@ def entry_of(config: Config) -> Architecture:
             return architecture
         misfits.append(misfit)
     raise ModelUnavailableError("; and ".join(dict.fromkeys(misfits)))
+
+
+def _refuse_other_weights(checkpoint: Checkpoint, config: Config) -> None:
+    named = config.get(WEIGHTS)
+    if named not in (None, checkpoint.opened):
+        raise ModelUnavailableError(
+            f"{config.name}: {WEIGHTS} names {str(named)[:100]!a}, which loaders read instead of "
+            f"{checkpoint.opened}. Keep in the folder the weights that are meant, under the usual name, and "
+            "remove the key"
+        )
 
 
 def _inner(architecture: Architecture, config: Config) -> Config:
@@ -193,7 +206,7 @@ def _numbered(architecture: Architecture, checkpoint: Checkpoint, inner: Config)
 
 
 def _bias(
-    architecture: Architecture, checkpoint: Checkpoint, config: Config
+    architecture: Architecture, checkpoint: Checkpoint, config: Config, *, tied: bool
 ) -> tuple[Tensor | None, tuple[str, ...]]:
     """The logit bias; one of zeros is left out, one stored as a single row becomes a vector."""
     if not architecture.bias:
@@ -201,6 +214,13 @@ def _bias(
     if architecture.bias_may_lack and not any(name in checkpoint for name in architecture.bias):
         return None, (f"the checkpoint has no {architecture.bias[0]}: zeros, as the model's code has it",)
     bias = _one(checkpoint, config, architecture.bias, "logit bias")
+    acting = architecture.untied_bias
+    if acting and not tied and acting not in checkpoint:
+        raise ModelUnavailableError(
+            f"{config.name} unties the unembedding, and the checkpoint has {bias.name} but not {acting}: "
+            "loaders differ in whether the first then acts. Save the model again with the loader it was "
+            f"trained with, or {_BY_HAND}"
+        )
     if len(bias.shape) == 2 and bias.shape[0] == 1:
         bias = Tensor(bias.name, bias.dtype, bias.raw.reshape(-1))
     if architecture.bias_may_lack and not any(map(any, bias.short_integers(range(bias.shape[0]))[0])):
@@ -259,10 +279,9 @@ def _tied(architecture: Architecture, config: Config, inner: Config) -> tuple[bo
 
 
 def _unembedding(
-    architecture: Architecture, checkpoint: Checkpoint, config: Config, inner: Config
+    architecture: Architecture, checkpoint: Checkpoint, config: Config, *, tied: bool, said: str
 ) -> tuple[Tensor, tuple[str, ...]]:
     """The unembedding and a note on tying; the config's word and the stored tensors must agree."""
-    tied, said = _tied(architecture, config, inner)
     head = _present(checkpoint, architecture.head, "unembedding")
     if not tied:
         if head is None:
@@ -347,8 +366,11 @@ def _epsilon(architecture: Architecture, config: Config, inner: Config) -> tuple
     return Fraction(default), f"default of model_type {config.text('model_type')}: {default}"
 
 
-def _scale_notes(config: Config, *, has_bias: bool) -> list[str]:
-    """Notes on positive scales and soft-caps of the logits; anything else about them is refused."""
+def _scale_notes(architecture: Architecture, config: Config, *, has_bias: bool) -> list[str]:
+    """Notes on positive scales and soft-caps of the logits, where the architecture has them.
+
+    Any that is not positive is refused, whether or not it is said to act.
+    """
     notes = []
     for key in (*POSITIVE_SCALES, *POSITIVE_SOFTCAPS):
         value = config.number(key)
@@ -362,7 +384,8 @@ def _scale_notes(config: Config, *, has_bias: bool) -> list[str]:
             raise ModelUnavailableError(
                 f"{config.name}: {key} together with a logit bias: whether it scales the bias is not modelled"
             )
-        notes.append(f"{key} is positive, so it changes no argmax and is left out: margins are before it")
+        if key in architecture.after.split():
+            notes.append(f"{key} is positive, so it changes no argmax and is left out: margins are before it")
     return notes
 
 

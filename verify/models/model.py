@@ -138,6 +138,8 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
     checkpoint = open_checkpoint(folder) if snapshot is None else open_snapshot(snapshot)
     files: dict[str, str] = {}
     config: Config | None = None
+    separate = False
+    separate = False
     if overrides is not None and not overrides.empty:
         if source.readout != "checkpoint":
             raise UsageError(
@@ -152,7 +154,8 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
             )
         files[config.name] = config.sha256
         readout = locate_readout(checkpoint, config)
-    vocabulary = find_vocabulary(folder)
+        separate = not config.flag("share_encoder_decoder_embeddings", default=True)
+    vocabulary = find_vocabulary(folder, separate=separate)
     if vocabulary is not None:
         files.update(vocabulary.files)
     weights = tuple(sorted({checkpoint.home[tensor.name] for tensor in readout.tensors.values()}))
@@ -206,10 +209,10 @@ def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
     if text in BUNDLED:
         return _resolve_name(text)
     try:
-        path = Path(text).expanduser()
-        if text and path.is_dir():
+        path = Path(text).expanduser() if text else None
+        if path is not None and path.is_dir():
             return path, path.resolve().name, None
-        if text and path.exists():
+        if path is not None and path.exists():
             raise ModelUnavailableError(
                 f"{path.name} is a file; pass the folder that holds config.json and the weights, "
                 "a .gguf file, or a .safetensors file made by `verify pack`"

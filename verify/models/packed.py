@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,6 @@ from verify.models.single_file import SingleFile, file_sha256
 from verify.models.vocabularies import GGUF_TOKENIZER, READABLE, VocabularyFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from verify.kernel.tensor import Tensor
@@ -43,8 +44,11 @@ _FIELDS = {
     "sha256": dict,
     "files": dict,
     "origin": dict,
+    "content": str,
 }
 _NULLABLE = ("revision", "tokenizer")
+# The SHA-256 of the content without this key, as text.
+_DIGEST = "content"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NOTE = "read from a pack: norm, epsilon, texts and the tensors' roles are as its maker wrote them"
 
@@ -55,11 +59,11 @@ def named_so(path: Path) -> bool:
 
 
 def is_pack(path: Path) -> bool:
-    """Whether a file is a safetensors file that says it is a pack; False for anything else."""
-    try:
-        return named_so(path) and _METADATA in _metadata(path)[0]
-    except ModelUnavailableError:
-        return False
+    """Whether a file is a safetensors file that says it is a pack.
+
+    Raises ModelUnavailableError if its name ends as a pack's, and it is no readable safetensors file.
+    """
+    return named_so(path) and _METADATA in _metadata(path)[0]
 
 
 # Writing
@@ -101,7 +105,9 @@ def _content(model: Model) -> dict[str, Any]:
                 f"the tokenizer cannot be packed: not UTF-8: {error.reason}"
             ) from error
         tokenizer = {"name": vocabulary.name, "files": texts}
-    return {
+    # Of a hub model the commit is the origin: its files may be here whole, or in parts.
+    weights = model.weights if model.revision is None else ()
+    content = {
         "version": VERSION,
         "model": model.name,
         "revision": model.revision,
@@ -113,9 +119,30 @@ def _content(model: Model) -> dict[str, Any]:
         "roles": {role: tensor.name for role, tensor in readout.tensors.items()},
         "sha256": {tensor.name: tensor.sha256 for tensor in readout.tensors.values()},
         "files": dict(model.files),
-        "origin": {path.name: file_sha256(path) for path in model.weights},
+        "origin": {path.name: file_sha256(path) for path in weights},
         "tokenizer": tokenizer,
     }
+    content[_DIGEST] = _digest(content)
+    if unprintable := _unprintable(content):
+        raise ModelUnavailableError(f"the model cannot be packed: {unprintable} has unprintable characters")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    try:
+        text = _json({key: value for key, value in content.items() if key != _DIGEST}).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ModelUnavailableError("a name in this model cannot be written as UTF-8") from error
+    except TypeError as error:
+        raise ValueError("it holds a number that is no integer") from error
+    return hashlib.sha256(text).hexdigest()
+
+
+def _unprintable(content: dict[str, Any]) -> str | None:
+    """What of the strings that people are shown holds more than one printable line, if anything."""
+    texts = {key: [content[key] or ""] for key in ("model", "revision", "epsilon_source")}
+    texts["notes"] = content["notes"]
+    return next((key for key, found in texts.items() if not all(map(str.isprintable, found))), None)
 
 
 def _order(names: dict[str, Any]) -> list[str]:
@@ -155,16 +182,23 @@ def load_pack(path: Path) -> SingleFile:
 
     Raises ModelUnavailableError if the file is truncated, malformed, of a newer version, or changed.
     """
-    try:
+    with _declared(path):
         return _load(path)
-    except (ValueError, MalformedError, RecursionError) as error:
-        raise ModelUnavailableError(f"{path.name} is not a readable pack: {error}") from error
 
 
 def pack_model(path: Path) -> str:
     """The name of the model in a pack, from the header alone. Errors as `load_pack`."""
-    content = _read(path)[0]
-    return str(content["model"])
+    with _declared(path):
+        return str(_read(path)[0]["model"])
+
+
+@contextmanager
+def _declared(path: Path) -> Iterator[None]:
+    """Whatever the content of a header raises, as a ModelUnavailableError."""
+    try:
+        yield
+    except (ValueError, MalformedError, RecursionError) as error:
+        raise ModelUnavailableError(f"{path.name} is not a readable pack: {error}") from error
 
 
 def _load(path: Path) -> SingleFile:
@@ -189,9 +223,8 @@ def _load(path: Path) -> SingleFile:
         raise ValueError(f"epsilon {content['epsilon'][:40]!a} is not in its plain form")
     if content["norm"] == "none" and epsilon:
         raise ValueError("it has an epsilon and no norm")
-    notes = content["notes"]
-    if any(type(note) is not str for note in notes):
-        raise ValueError("notes is not a list of strings")
+    if content["gain_offset"] and "gain" not in roles:
+        raise ValueError("it has a gain_offset and no gain that it is added to")
     readout = Readout(
         norm=content["norm"],
         unembedding=tensors[roles["unembedding"]],
@@ -201,7 +234,7 @@ def _load(path: Path) -> SingleFile:
         gain_offset=content["gain_offset"],
         epsilon=epsilon,
         epsilon_source=content["epsilon_source"],
-        notes=(*notes, _NOTE),
+        notes=(*content["notes"], _NOTE),
     )
     vocabulary = None if content["tokenizer"] is None else _vocabulary(content["tokenizer"], files)
     return SingleFile(content["model"], content["revision"], readout, vocabulary, files)
@@ -244,12 +277,18 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     wrong += sorted(content.keys() - _FIELDS.keys() - set(_NULLABLE))
     revision, name = content.get("revision"), str(content.get("model"))
     wrong += ["revision"] if not (revision is None or (type(revision) is str and revision)) else []
-    wrong += ["model"] if not name or not name.isprintable() else []
+    wrong += [] if name else ["model"]
+    if not wrong and any(type(note) is not str for note in content["notes"]):
+        wrong = ["notes"]
     if wrong:
         raise ModelUnavailableError(
             f"{path.name} is not a readable pack: {', '.join(str(x)[:40] for x in wrong[:4])} missing, "
             "unknown or of the wrong type"
         )
+    if unprintable := _unprintable(content):
+        raise ValueError(f"{unprintable} has unprintable characters")
+    if content[_DIGEST] != _digest(content):
+        raise ValueError("what it says has changed since it was packed (SHA-256 differs); make it anew")
     return content, header
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from verify.errors import UsageError
+from verify.errors import ModelUnavailableError, UsageError
+from verify.models.vocabularies import TOKENS
 
 if TYPE_CHECKING:
     from verify.models.vocabularies import Pieces, VocabularyFiles
@@ -90,7 +91,15 @@ class Tokens:
 
     @cached_property
     def _pieces(self) -> Pieces | None:
-        return None if self.vocabulary is None else self.vocabulary.parse()
+        if self.vocabulary is None:
+            return None
+        pieces = self.vocabulary.parse()
+        if self.vocabulary.name == TOKENS and len(pieces.spelling) != self.rows:
+            raise ModelUnavailableError(
+                f"{TOKENS} lists {len(pieces.spelling)} texts, but the unembedding has {self.rows} rows: one "
+                "text a row is needed. Remove it if it is another kind of file"
+            )
+        return pieces
 
     @cached_property
     def _by_text(self) -> dict[str, list[int]]:
@@ -141,6 +150,8 @@ class Tokens:
 
             tokenizer = Tokenizer.from_str(self.vocabulary.data["tokenizer.json"].decode("utf-8"))
             encoding = tokenizer.encode(text, add_special_tokens=False)
-        except Exception:  # noqa: BLE001 - only an explanation is lost; the library raises bare ones
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException:  # noqa: BLE001 - only an explanation is lost; a panic of the library is no Exception
             return None
         return list(zip(encoding.ids, encoding.tokens, strict=True))

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     Step = Callable[[str], str | bytes]
 
 _LIMIT = 1 << 28
-_NAMES = ("tokenizer.json", "tokens.json", "vocab.json", "vocab.txt")
+# The texts alone, one a row: a format of this package, and so the last that is looked for.
+TOKENS = "tokens.json"
+# Where encoder and decoder have vocabularies of their own (Marian), the decoder's.
+_TARGET = "target_vocab.json"
+_NAMES = ("tokenizer.json", "vocab.json", "vocab.txt", TOKENS)
 _ADDED = "added_tokens.json"
 # Not a file of any folder: the tokenizer of a GGUF file, as JSON (verify/models/gguf.py).
 GGUF_TOKENIZER = "tokenizer.ggml"
-READABLE = (*_NAMES, GGUF_TOKENIZER)
+READABLE = (_TARGET, *_NAMES, GGUF_TOKENIZER)
 _NORMAL, _UNUSED, _BYTE = 1, 5, 6
 _PADDING = re.compile(r"\[PAD[0-9]+\]")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -96,10 +100,10 @@ class VocabularyFiles:
             return _tokenizer_json(parse_json(self.data[self.name], self.name))
         if self.name == GGUF_TOKENIZER:
             return _tokenizer_ggml(parse_json(self.data[self.name], self.name))
-        if self.name == "tokens.json":
+        if self.name == TOKENS:
             pieces = parse_json(self.data[self.name], self.name)
             if type(pieces) is not list or any(type(piece) is not str for piece in pieces):
-                raise ModelUnavailableError("tokens.json is not a list of strings")
+                raise ModelUnavailableError(f"{TOKENS} is not a list of strings")
             return Pieces(dict(enumerate(pieces)))
         added = {}
         if _ADDED in self.data:
@@ -112,12 +116,14 @@ class VocabularyFiles:
         return Pieces(spelling | added, frozenset(added), (_byte_level,) if byte_level else ())
 
 
-def find_vocabulary(folder: Path) -> VocabularyFiles | None:
+def find_vocabulary(folder: Path, *, separate: bool = False) -> VocabularyFiles | None:
     """The tokenizer files of a model's folder, hashed but not parsed; None when there are none.
 
+    separate: whether the decoder has a vocabulary of its own, for which no other file stands.
     Raises ModelUnavailableError if one cannot be read.
     """
-    for name in _NAMES:
+    target = separate or (folder / _TARGET).exists()
+    for name in (_TARGET,) if target else _NAMES:
         if (folder / name).exists():
             names = [name]
             if name in ("vocab.json", "vocab.txt") and (folder / _ADDED).exists():
@@ -211,7 +217,10 @@ def _decoder_steps(decoder: Any) -> Iterable[Step]:
     """What the decoder does to ONE piece, its leading space kept. Kinds not listed change nothing."""
     kind = decoder.get("type") if type(decoder) is dict else None
     if kind == "Sequence":
-        for step in decoder.get("decoders") or []:
+        steps = decoder.get("decoders")
+        if type(steps) is not list:
+            raise ModelUnavailableError("tokenizer.json: the decoders of a Sequence are not a list")
+        for step in steps:
             yield from _decoder_steps(step)
     elif kind == "ByteLevel":
         yield _byte_level

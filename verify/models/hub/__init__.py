@@ -14,7 +14,16 @@ bar.py         a progress bar on a terminal
 """
 
 from verify.models.hub.names import at_revision, split_hub_name
+from verify.models.hub.remote import parts_folder
 from verify.models.hub.snapshot import Snapshot, find_snapshot
 from verify.models.hub.weights import fetch_whole, open_snapshot
 
-__all__ = ["Snapshot", "at_revision", "fetch_whole", "find_snapshot", "open_snapshot", "split_hub_name"]
+__all__ = [
+    "Snapshot",
+    "at_revision",
+    "fetch_whole",
+    "find_snapshot",
+    "open_snapshot",
+    "parts_folder",
+    "split_hub_name",
+]

@@ -33,7 +33,7 @@ def at_revision(text: str, revision: str) -> str:
     split = split_hub_name(text)
     if split is None:
         raise UsageError(f"--revision goes with a hub name (org/name), not with {text[:100]!a}")
-    if text in BUNDLED or Path(text).is_dir():
+    if text in BUNDLED or Path(text).exists():
         raise UsageError(f"--revision goes with a hub name; {text!a} is on this machine")
     repository, named = split
     if named not in (None, revision):

@@ -44,15 +44,19 @@ class _AbsentError(ModelUnavailableError):
     """The commit has no such file."""
 
 
+def parts_folder(repository: str, commit: str) -> Path:
+    """Where headers and single tensors of a commit are kept, a folder a file; made when first written to."""
+    from huggingface_hub import constants
+
+    # Where the client wants other packages' files: its cached_assets_path.
+    return Path(constants.HF_ASSETS_CACHE) / "verify" / repository.replace("/", "--") / commit
+
+
 class RemoteWeights:
     """A safetensors file of a snapshot on the hub."""
 
     def __init__(self, snapshot: Snapshot, name: str) -> None:
-        from huggingface_hub import constants
-
-        # Where the client wants other packages' files (its cached_assets_path); made when first written to.
-        owner = snapshot.repository.replace("/", "--")
-        self.folder = Path(constants.HF_ASSETS_CACHE) / "verify" / owner / snapshot.commit / name
+        self.folder = parts_folder(snapshot.repository, snapshot.commit) / name
         self.snapshot, self.name = snapshot, name
         self.whole: Path | None = None
 

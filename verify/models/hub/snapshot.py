@@ -24,7 +24,7 @@ _BESIDE_WEIGHTS = [
     "vocab.json",
     "added_tokens.json",
     "vocab.txt",
-    "tokens.json",
+    "target_vocab.json",
     "model.safetensors.index.json",
 ]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from verify.kernel.safetensors import Entry
     from verify.kernel.tensor import Tensor
 
-_TORCH_FILES = [TORCH, "pytorch_model-*.bin", f"{TORCH}.index.json"]
+_TORCH_INDEX = f"{TORCH}.index.json"
 
 
 def open_snapshot(snapshot: Snapshot) -> Checkpoint:
@@ -33,15 +33,15 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
         return open_checkpoint(folder)
     single = RemoteWeights(snapshot, SAFETENSORS)
     if single.exists():
-        return _remote({SAFETENSORS: single}, dict.fromkeys(single.entries, SAFETENSORS))
+        return _remote({SAFETENSORS: single}, dict.fromkeys(single.entries, SAFETENSORS), SAFETENSORS)
     index = folder / f"{SAFETENSORS}.index.json"
     if index.exists():
         shard_of = read_index(index)
         shards = sorted(set(shard_of.values()))
         if all((folder / shard).is_file() for shard in shards):
             return open_checkpoint(folder)
-        return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of)
-    download(snapshot, _TORCH_FILES)
+        return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of, index.name)
+    _fetch_torch(snapshot)
     if not folder.is_dir():
         raise ModelUnavailableError(
             f"{snapshot.repository} holds neither weights nor a config.json at {snapshot.commit}"
@@ -59,8 +59,8 @@ def fetch_whole(snapshot: Snapshot) -> Path:
     folder = download(snapshot, files)
     if all((folder / file).is_file() for file in files):
         return folder
-    download(snapshot, _TORCH_FILES)
-    if any((folder / file).is_file() for file in (TORCH, f"{TORCH}.index.json")):
+    _fetch_torch(snapshot)
+    if any((folder / file).is_file() for file in (TORCH, _TORCH_INDEX)):
         return folder
     raise ModelUnavailableError(
         f"{snapshot.repository}@{snapshot.commit}: its whole weights are not in the local cache, and the hub "
@@ -68,7 +68,14 @@ def fetch_whole(snapshot: Snapshot) -> Path:
     )
 
 
-def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str]) -> Checkpoint:
+def _fetch_torch(snapshot: Snapshot) -> None:
+    """The .bin files whole, where the hub has them."""
+    download(snapshot, [TORCH, _TORCH_INDEX])
+    if (snapshot.folder / _TORCH_INDEX).exists() and not (snapshot.folder / TORCH).exists():
+        download(snapshot, sorted(set(read_index(snapshot.folder / _TORCH_INDEX).values())))
+
+
+def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str], opened: str) -> Checkpoint:
     """A checkpoint over remote files; a tensor's home is known once its bytes are here."""
     listing = _Listing(weights, shard_of)
     home: dict[str, Path] = {}
@@ -78,7 +85,7 @@ def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str]) -> Chec
         home[name], tensor = weights[shard_of[name]].tensor(name)
         return tensor
 
-    return Checkpoint((), listing, home, fetch=fetch)
+    return Checkpoint((), listing, home, opened, fetch=fetch)
 
 
 class _Listing(Mapping[str, tuple[str, tuple[int, ...]]]):
