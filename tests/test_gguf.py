@@ -432,8 +432,7 @@ def test_tensors_that_overlap(tmp_path: Path) -> None:
     at = data.index(b"output_norm.weight") + 18 + 4 + 8 + 4  # name, dimensions, type
     right = int.from_bytes(data[at : at + 8], "little")
     assert right > 0
-    beyond = [(1 << 40, "beyond its end"), ((1 << 64) - right, "beyond its end")]
-    for place, message in (*beyond, (0, "overlaps"), (right + 16, "not aligned")):
+    for place, message in ((0, "overlaps"), (1 << 40, "not a readable"), (right + 16, "not aligned")):
         (tmp_path / "x.gguf").write_bytes(data[:at] + number(place) + data[at + 8 :])
         with pytest.raises(ModelUnavailableError, match=message):
             load_model(str(tmp_path / "x.gguf"))
