@@ -693,6 +693,9 @@ def configured(st: Any, path: str, notes: list[str]) -> dict[str, list[str]]:
         for role, text in roles.items()
     }
     names["unembedding"] = (names["unembedding"] if tied else []) + names.pop("head")
+    if not tied:  # then the bias is that of the head's own module, where there are two
+        own = [x for x in names.get("bias", []) if x.endswith("decoder.bias")]
+        names |= {"bias": own} if own else {}
     found = (st.norm, Fraction(st.epsilon), st.gain_offset, sorted([*vars(st.tensors), *lacking]))
     wanted = (norm, epsilon, int(offset), sorted(names))
     for what, x, y in zip(("norm", "epsilon", "gain offset", "list of roles"), found, wanted, strict=True):

@@ -126,6 +126,16 @@ def test_tied_and_untied_heads(desk: Desk) -> None:
     desk.unavailable(data, model, config=untied, names=names | {"unembedding": "model.embed_tokens.weight"})
 
 
+def test_of_two_biases_an_untied_head_has_the_decoder_s(desk: Desk) -> None:
+    """Tying brings the other one to the logits."""
+    model, data, names = known("albert")
+    head = names | {"unembedding": "predictions.decoder.weight"}
+    for bias, check in (("predictions.decoder.bias", desk.accepts), ("predictions.bias", desk.unavailable)):
+        untied = {"model_type": "albert", "tie_word_embeddings": False}
+        check(data, model, config=untied, names=head | {"bias": bias})
+        desk.accepts(data, model, config={"model_type": "albert"}, names=names | {"bias": bias})
+
+
 def test_configurations_that_say_nothing(desk: Desk) -> None:
     llama: dict[str, Any] = {"model_type": "llama"}
     configs: list[dict[str, Any]] = [
