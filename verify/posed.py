@@ -126,16 +126,22 @@ class _Margins:
         return False if self.high is not None and self.high < asked else None
 
     def raise_to(self, system: System, state: State) -> None:
-        try:
-            margin, _ = state_margin(system, state)  # Theorem 4
-        except RefutedError:
-            return
-        self.low = margin if self.low is None else max(self.low, margin)
+        margin = proved_margin(system, state)
+        if margin is not None:
+            self.low = margin if self.low is None else max(self.low, margin)
 
     def lower_to(self, system: System, multipliers: Multipliers) -> None:
         bound = proved_bound(system, multipliers)
         if bound is not None:
             self.high = bound if self.high is None else min(self.high, bound)
+
+
+def proved_margin(system: System, state: State) -> Fraction | None:
+    """Theorem 4: the least l_t - l_j at a state; None outside the box."""
+    try:
+        return state_margin(system, state)[0]
+    except RefutedError:
+        return None
 
 
 def proved_bound(system: System, multipliers: Multipliers) -> Fraction | None:
@@ -197,16 +203,13 @@ class _Box:
 
     def holds_ball(self, system: System, state: State, radius: Fraction) -> bool:
         """Whether D_j.x + e_j >= radius |D_j| for every competitor, x being the state, in the box."""
-        try:
-            margin, _ = state_margin(system, state)
-        except RefutedError:
+        margin = proved_margin(system, state)
+        if margin is None or margin < 0:
             return False
         # |D_j|^2 <= 4 d M^2, M the largest entry
         longest = 4 * self.readout.d * self._largest_entry**2
-        if margin >= 0 and margin * margin >= radius * radius * longest:
+        if margin * margin >= radius * radius * longest:
             return True
-        if margin < 0:
-            return False
         others = [j for j in range(system.count) if j != system.token]
         for start in range(0, len(others), _BLOCK):
             for x in system.differences(others[start : start + _BLOCK]):
