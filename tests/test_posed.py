@@ -182,3 +182,24 @@ def test_stretched_states_keep_their_direction_and_the_box(state: State, bound: 
     top = max(map(abs, x))
     assert top <= bound
     assert top == 0 or top > bound * Fraction(99, 100)
+
+
+def test_a_ball_is_held_as_its_definition_says() -> None:
+    rng = np.random.default_rng(11)
+    seen = set()
+    for _ in range(300):
+        W = rng.integers(-3, 4, size=(6, 2)).astype(float) / 4
+        c = rng.integers(-2, 3, size=6).astype(float) / 8
+        state = State(tuple(rng.integers(-900, 901, size=2).tolist()), 3)
+        x = [Fraction(p, 8) for p in state.p]
+        box = posed(readout(W, bias=c))._grivas
+        radius = Fraction(int(rng.integers(1, 200)), 4)
+        rows = [[Fraction(v) for v in row] for row in W.tolist()]
+        expected = all(abs(v) <= 100 for v in x)
+        for j in range(1, 6):
+            D = [a - b for a, b in zip(rows[0], rows[j], strict=True)]
+            value = sum((a * b for a, b in zip(D, x, strict=True)), Fraction(c[0]) - Fraction(c[j]))
+            expected &= value >= 0 and value**2 >= radius**2 * sum(a * a for a in D)
+        assert box.holds_ball(box.system(0, 6), state, radius) == expected
+        seen.add(expected)
+    assert seen == {True, False}

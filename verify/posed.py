@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import isqrt
+from math import ceil, isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -206,16 +206,21 @@ class _Box:
         margin = proved_margin(system, state)
         if margin is None or margin < 0:
             return False
-        # |D_j|^2 <= 4 d M^2, M the largest entry
+        # |D_j|^2 <= 4 d M^2, M the largest entry: a margin of `enough` is enough for every row.
         longest = 4 * self.readout.d * self._largest_entry**2
         if margin * margin >= radius * radius * longest:
             return True
+        g, scale, low = system.final_state(list(state.p), 1, -state.k)
+        (own,), unit = system.logits([system.token], g, scale, low)
+        enough = isqrt(ceil(radius * radius * longest / Fraction(4) ** unit)) + 1
         others = [j for j in range(system.count) if j != system.token]
         for start in range(0, len(others), _BLOCK):
-            for x in system.differences(others[start : start + _BLOCK]):
-                value = sum(a * p for a, p in zip(x.D, state.p, strict=True)) + (x.e << state.k)
-                square = radius * radius * sum(a * a for a in x.D) * (1 << (2 * state.k))
-                if value < 0 or value * value < square:
+            some = others[start : start + _BLOCK]
+            found = zip(some, system.logits(some, g, scale, low)[0], strict=True)
+            near = {j: own - value for j, value in found if own - value < enough}
+            for x in system.differences(list(near)):
+                square = radius * radius * sum(a * a for a in x.D) * Fraction(4) ** (system.unit - unit)
+                if near[x.row] < 0 or near[x.row] ** 2 < square:
                     return False
         return True
 

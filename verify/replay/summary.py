@@ -101,9 +101,9 @@ def missed(question: Question, rows: Iterable[Row]) -> tuple[int, int]:
 
 
 def short(number: float | None) -> str:
-    """A margin or tolerance for people, such as 1e-7 or 1.01e-7."""
+    """A margin or tolerance for people, such as 1e-7 or 1.01e-7; `default` where none was asked for."""
     if number is None:
-        return "as posed"
+        return "default"
     mantissa, exponent = f"{number:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
