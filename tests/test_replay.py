@@ -37,6 +37,7 @@ from verify.replay import (
     summarise,
 )
 from verify.replay import run as replay
+from verify.replay.summary import missed
 from verify.replay.table import token_ids
 
 ROOT = Path(__file__).parent.parent
@@ -487,6 +488,21 @@ def test_the_commands(square: Model, tmp_path: Path) -> None:
         assert verify("replay", *bad).returncode == 2
 
 
+def test_points_that_miss_what_was_asked(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path, WITHOUT_OWN_ROW, tokens="4", tolerances=(1e-7,))
+    assert [row.claim for row in rows] == ["feasible"] * 4
+    assert missed(question, rows) == (4, 0)
+    x = rows[0].x or ()
+    spoilt = [
+        replace(rows[0], x=(1.0 + 2.0**-52, *x[1:])),
+        replace(rows[1], exact_margin=Fraction(rows[1].margin) * Fraction(999, 1000)),
+        replace(rows[2], x=None, exact_margin=None),
+        rows[3],
+    ]
+    assert missed(question, spoilt) == (3, 2)
+    assert "Of 3 points 2 miss the margin or leave the box, exactly." in markdown(question, spoilt)
+
+
 def test_tables_are_put_into_a_page(square: Model, tmp_path: Path) -> None:
     question, rows = made(square, tmp_path / "out", WITHOUT_OWN_ROW, tokens="1-4")
     other, _ = made(square, tmp_path / "out", tokens="1-4")
@@ -511,14 +527,36 @@ def test_ids() -> None:
 
 # What is published.
 
-PUBLISHED = sorted(path.relative_to(DATA) for path in DATA.rglob("*.tsv.gz"))
+# Every table that the page promises: dropping one from the folder must not go unseen.
+MODELS = ("rxnmapper-albert", "stories260K", "tinygpt-slm-05", "tinygpt-slm-12", "whisper-tiny.en")
+PUBLISHED = sorted(
+    Path(model, f"{program}.{solver}.tsv.gz")
+    for model in MODELS
+    for solver in ("HiGHS", "PULP_CBC_CMD")
+    for program in PROGRAMS
+    if solver == "HiGHS" or model == "tinygpt-slm-05"
+)
+VOCABULARIES = {"rxnmapper-albert": 591, "stories260K": 512, "tinygpt-slm-05": 445, "tinygpt-slm-12": 445}
+
+
+def test_what_the_page_promises_is_published() -> None:
+    found = {path.relative_to(DATA) for path in DATA.rglob("*.tsv*")}
+    assert found == set(PUBLISHED)
+    page = (ROOT / "docs" / "replay.md").read_text()
+    (named,) = re.findall("^T=([0-9,]+)$", page, re.MULTILINE)
+    for path in PUBLISHED:
+        question, rows = Table(DATA / path).read()
+        assert Path(question.model, f"{question.program}.{question.solver}.tsv.gz") == path
+        every = question.model in VOCABULARIES
+        tokens = tuple(range(VOCABULARIES[question.model])) if every else token_ids(named)
+        assert tuple(dict.fromkeys(row.token for row in rows)) == tokens
+        assert question.tolerances == ((1e-7, 1e-9, 1e-10) if every and "CBC" not in path.name else (None,))
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=str)
 def test_published_tables_hold(path: Path) -> None:
     """Every answer of the bundled model; of the others those of some tokens, where their weights are."""
     question, rows = Table(DATA / path).read()
-    assert [row.key for row in rows] == list(question.keys())
     if question.model == "whisper-tiny.en":
         model, every = load_model(question.model), 1
         exact = stored_claims(model, ROOT / "certificates", decided_claims(model))

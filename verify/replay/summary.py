@@ -49,13 +49,13 @@ class Counts:
 
 # Of tables with no more tokens than this a page shows every answer.
 _NAMED = 20
-# What the numbers of a cell count; then, where there are any, the words of _REST.
-_REST = (UNDECIDED, NO_ANSWER)
+# What the numbers of a cell count; and the words that stand behind them where there are any.
 _NUMBERS = {
     "judgements": (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, RIGHT_AS_POSED),
     "as_posed": ("right", "wrong"),
     "steps": ("right", "wrongly speakable", "wrongly unspeakable"),
 }
+_REST = (UNDECIDED, NO_ANSWER)
 
 
 def summarise(rows: Iterable[Row]) -> list[Counts]:
@@ -91,13 +91,9 @@ def missed(question: Question, rows: Iterable[Row]) -> tuple[int, int]:
 
     The token's own row, which no point keeps, is left out.
     """
-    points = [(row, row.x, row.exact_margin) for row in rows]
-    kept = [
-        m is not None and m >= Fraction(row.margin) and all(abs(v) <= question.box for v in x)
-        for row, x, m in points
-        if x is not None
-    ]
-    return len(kept), kept.count(False)
+    points = [(Fraction(r.margin), r.exact_margin, r.x) for r in rows if r.x and r.exact_margin is not None]
+    wrong = sum(found < asked or any(abs(v) > question.box for v in x) for asked, found, x in points)
+    return len(points), wrong
 
 
 def short(number: float | None) -> str:
