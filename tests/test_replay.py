@@ -17,7 +17,7 @@ import pytest
 from command import run as verify
 from command import square_checkpoint
 
-from verify.compare import FAKE_FEASIBLE, NO_ANSWER, RIGHT_AS_POSED, UNDECIDED
+from verify.compare import FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, RIGHT_AS_POSED, UNDECIDED
 from verify.errors import MalformedError, ModelUnavailableError, OutputError, RefutedError, UsageError
 from verify.kernel import Claim, Domain
 from verify.models import Model, Tokens, load_model
@@ -500,7 +500,7 @@ def test_points_that_miss_what_was_asked(square: Model, tmp_path: Path) -> None:
         rows[3],
     ]
     assert missed(question, spoilt) == (3, 2)
-    assert "Of 3 points 2 miss the margin or leave the box, exactly." in markdown(question, spoilt)
+    assert "In exact arithmetic 2 of 3 points miss the margin or leave the box." in markdown(question, spoilt)
 
 
 def test_tables_are_put_into_a_page(square: Model, tmp_path: Path) -> None:
@@ -550,6 +550,9 @@ def test_what_the_page_promises_is_published() -> None:
         every = question.model in VOCABULARIES
         tokens = tuple(range(VOCABULARIES[question.model])) if every else token_ids(named)
         assert tuple(dict.fromkeys(row.token for row in rows)) == tokens
+        # The page says so of all of them.
+        assert not {row.judgement for row in rows} & {FAKE_INFEASIBLE, UNDECIDED, NO_ANSWER}
+        assert "open" not in {row.posed for row in rows}
         assert question.tolerances == ((1e-7, 1e-9, 1e-10) if every and "CBC" not in path.name else (None,))
 
 

@@ -120,7 +120,7 @@ def markdown(question: Question, rows: Sequence[Row]) -> str:
     about = f"Exact verdicts in `{question.domain}`: {truth}."
     if question.program != GRIVAS:
         points, wrong = missed(question, rows)
-        about += f" Of {points} points {wrong} miss the margin or leave the box, exactly."
+        about += f" In exact arithmetic {wrong} of {points} points miss the margin or leave the box."
     lines = [
         f"**{question.model}, `{question.program}`, {question.solver}** ({question.version}). {about}",
         "",
