@@ -144,6 +144,14 @@ def test_what_no_evidence_settles_stays_open(monkeypatch: pytest.MonkeyPatch) ->
     assert posed(readout(SQUARE)).feasible(GRIVAS, CORNER, 1e-9) is None
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e308, 1e200, 5e-324])
+def test_numbers_at_the_ends_of_the_range(size: float) -> None:
+    model = readout(np.array(SQUARE) * size, bias=[0, 0, 0, 0, size, -size])
+    for program in (WITHOUT_OWN_ROW, GRIVAS):
+        assert posed(model).feasible(program, CORNER, 1e-9) in (None, size > 1)
+
+
 @pytest.mark.parametrize("wrong", ["point", "multipliers"])
 def test_a_float_program_is_not_believed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.array([-1.0, -1.0]) if wrong == "point" else np.array([1.0, 1.0])

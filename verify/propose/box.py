@@ -60,13 +60,16 @@ def _solve(G: Array, g: Array, weight: Array, bound: float) -> tuple[Array, floa
     from scipy.optimize import linprog
 
     d = G.shape[1]
-    found = linprog(
-        np.append(np.zeros(d), -1.0),
-        A_ub=np.column_stack([-G, weight]),
-        b_ub=g,
-        bounds=[(-bound, bound)] * d + [(None, None)],
-        method="highs",
-    )
+    try:
+        found = linprog(
+            np.append(np.zeros(d), -1.0),
+            A_ub=np.column_stack([-G, weight]),
+            b_ub=g,
+            bounds=[(-bound, bound)] * d + [(None, None)],
+            method="highs",
+        )
+    except ValueError:  # numbers beyond the range of floats
+        return None
     if found.x is None or not np.isfinite(found.x).all():
         return None
     return found.x[:d], float(found.x[d]), np.maximum(-found.ineqlin.marginals, 0.0)
