@@ -19,14 +19,17 @@ from verify.compare import (
     FAKE_FEASIBLE,
     FAKE_INFEASIBLE,
     NO_ANSWER,
-    NOT_COMPARABLE,
+    RIGHT_AS_POSED,
+    UNDECIDED,
     ComparisonRow,
+    about_the_program,
     compare,
     exact_margin,
     judge,
 )
 from verify.errors import UsageError, VerifyError
 from verify.kernel.domain import DIRECTION, FREE, Domain
+from verify.kernel.evidence import Multipliers, Speakable, Unspeakable
 from verify.kernel.readout import Readout
 from verify.kernel.tensor import Tensor
 from verify.models import load_model
@@ -37,7 +40,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from verify.kernel.evidence import Claim
+
 CORNER, CENTRE, EDGE = 0, 4, 5
+OWN_ROW_NOTE = "its own row asks for 0 <= -1e-07, so exactly it is infeasible for every token"
 SQUARE = [[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0], [1, 0]]
 
 
@@ -51,8 +57,16 @@ def readout(rows: ArrayLike, norm: str = "none", **parts: ArrayLike) -> Readout:
     return Readout(norm, tensor("unembedding", rows), epsilon=Fraction(1, 100000), **others)
 
 
-def always(verdict: bool | None) -> Callable[[Domain], bool | None]:
-    return lambda _: verdict
+# As the kernel would prove them; without a state, so that the programs as posed are searched for themselves.
+CLAIMS = {
+    True: Speakable(Fraction(1), None),
+    False: Unspeakable(Fraction(0), "unsettled", Multipliers((1,), (1,))),
+    None: None,
+}
+
+
+def always(verdict: bool | None) -> Callable[[Domain], Claim | None]:
+    return lambda _: CLAIMS[verdict]
 
 
 def only_row(model: Readout, token: int, verdict: bool | None, program: str, **options: Any) -> ComparisonRow:
@@ -61,18 +75,15 @@ def only_row(model: Readout, token: int, verdict: bool | None, program: str, **o
     return row
 
 
-def answer(claim: str, direction: ArrayLike | None = None) -> FieldAnswer:
-    x = None if direction is None else np.array(direction, dtype=float)
-    return FieldAnswer(OWN_ROW, 6, "HiGHS", 0.0, 0.0, "Optimal", claim, x)
-
-
 # The square: corners are speakable, the centre is not, an edge's midpoint only ties.
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_corner_is_found_and_its_direction_holds(program: str) -> None:
     row = only_row(readout(SQUARE), CORNER, True, program)
-    assert (row.claim, row.judgement, row.argmax, row.note) == ("feasible", AGREES, CORNER, "")
+    assert (row.claim, row.judgement, row.argmax) == ("feasible", AGREES, CORNER)
+    assert row.posed == ("infeasible" if program == OWN_ROW else "feasible")
+    assert row.note == (OWN_ROW_NOTE if program == OWN_ROW else "")
     assert row.exact_margin_of_its_direction is not None
     assert row.exact_margin_of_its_direction > 0
     assert row.rows == (6 if program == OWN_ROW else 5)
@@ -83,7 +94,8 @@ def test_own_row_turns_a_corner_infeasible_just_above_the_tolerance() -> None:
     below = only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=1.00e-7)
     above = only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=1.01e-7)
     assert (below.claim, below.judgement) == ("feasible", AGREES)
-    assert (above.claim, above.judgement) == ("infeasible", FAKE_INFEASIBLE)
+    assert (above.claim, above.judgement) == ("infeasible", RIGHT_AS_POSED)
+    assert below.posed == above.posed == "infeasible"
     assert "its own row asks for 0 <= -1.01e-07" in above.note
     assert only_row(readout(SQUARE), CORNER, True, WITHOUT_OWN_ROW, margin=1.01e-7).judgement == AGREES
 
@@ -107,12 +119,13 @@ def test_infeasible_agrees_with_unspeakable(token: int, program: str) -> None:
     assert row.exact_margin_of_its_direction is None
 
 
-def test_equal_rows_are_fake_feasible_for_the_largest_ball() -> None:
+def test_equal_rows_are_no_rivals_for_the_largest_ball() -> None:
     # The constraint of an equal row reads 0 <= 0, whatever the radius.
     row = only_row(readout([[1, 1], [1, 1], [-1, 0], [0, -1]]), 1, False, GRIVAS)
-    assert (row.claim, row.judgement, row.argmax) == ("feasible", FAKE_FEASIBLE, 0)
+    assert (row.claim, row.posed, row.judgement) == ("feasible", "feasible", RIGHT_AS_POSED)
+    assert row.argmax == 0
     assert row.exact_margin_of_its_direction == 0
-    assert row.note == "at its direction the token only ties"
+    assert row.note.startswith("at its direction the token only ties; it asks for a radius of 1e-08")
 
 
 # What each program reads of the model.
@@ -138,11 +151,11 @@ def test_post_sees_only_what_a_layernorm_lets_through() -> None:
     assert only_row(model, 2, True, WITHOUT_OWN_ROW).judgement == AGREES
 
 
-def test_region_beyond_the_box_is_fake_infeasible() -> None:
+def test_region_beyond_the_box_is_right_as_posed() -> None:
     model = readout([[1.0], [0.0]], bias=[-1000, 0])  # wins where h > 1000
     row = only_row(model, 0, True, GRIVAS)
-    assert (row.claim, row.judgement) == ("infeasible", FAKE_INFEASIBLE)
-    assert row.note == "it asks for a radius of 1e-8 in a box of 100"
+    assert (row.claim, row.posed, row.judgement) == ("infeasible", "infeasible", RIGHT_AS_POSED)
+    assert row.note == "it asks for a radius of 1e-08 in a box of 100, which is infeasible"
 
 
 def test_rows_beyond_the_count_are_no_competitors() -> None:
@@ -227,7 +240,7 @@ def test_time_limit_is_no_answer(program: str) -> None:
     assert found.claim == "no answer", found.status
     assert found.direction is None
     assert "not optimal" in found.status
-    assert judge(found, True) == NO_ANSWER
+    assert judge(program, found.claim, True) == NO_ANSWER
 
 
 @pytest.mark.parametrize(
@@ -290,30 +303,54 @@ def test_pulp_is_not_imported_before_it_is_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("claim", "proved", "margin", "words"),
+    ("claim", "proved", "margin", "posed", "words"),
     [
-        ("feasible", True, Fraction(1, 9), AGREES),
-        ("feasible", None, Fraction(1, 9), AGREES),
-        ("feasible", True, Fraction(0), FAKE_FEASIBLE),
-        ("feasible", True, Fraction(-1), FAKE_FEASIBLE),
-        ("feasible", None, Fraction(-1), FAKE_FEASIBLE),
-        ("feasible", False, Fraction(-1), FAKE_FEASIBLE),
-        ("feasible", False, None, FAKE_FEASIBLE),
-        ("infeasible", True, None, FAKE_INFEASIBLE),
-        ("infeasible", False, None, AGREES),
-        ("infeasible", None, None, NOT_COMPARABLE),
-        ("no answer", True, None, NO_ANSWER),
-        ("no answer", False, None, NO_ANSWER),
-        ("no answer", None, None, NO_ANSWER),
+        ("feasible", True, Fraction(1, 9), None, AGREES),
+        ("feasible", True, Fraction(1, 9), False, AGREES),
+        ("feasible", None, Fraction(1, 9), True, AGREES),
+        ("feasible", True, Fraction(0), True, FAKE_FEASIBLE),
+        ("feasible", True, Fraction(-1), None, FAKE_FEASIBLE),
+        ("feasible", None, Fraction(-1), True, FAKE_FEASIBLE),
+        ("feasible", False, Fraction(-1), False, FAKE_FEASIBLE),
+        ("feasible", False, Fraction(0), None, FAKE_FEASIBLE),
+        ("feasible", False, None, False, FAKE_FEASIBLE),
+        ("feasible", False, Fraction(0), True, RIGHT_AS_POSED),
+        ("infeasible", True, None, True, FAKE_INFEASIBLE),
+        ("infeasible", True, None, False, RIGHT_AS_POSED),
+        ("infeasible", True, None, None, UNDECIDED),
+        ("infeasible", False, None, False, AGREES),
+        ("infeasible", False, None, True, AGREES),
+        ("infeasible", None, None, True, UNDECIDED),
+        ("infeasible", None, None, False, UNDECIDED),
+        ("no answer", True, None, True, NO_ANSWER),
+        ("no answer", False, None, None, NO_ANSWER),
+        ("no answer", None, None, False, NO_ANSWER),
     ],
 )
-def test_judge(claim: str, proved: bool | None, margin: Fraction | None, words: str) -> None:
-    assert judge(answer(claim), proved, margin) == words
+def test_judge(
+    claim: str, proved: bool | None, margin: Fraction | None, posed: bool | None, words: str
+) -> None:
+    assert judge(WITHOUT_OWN_ROW, claim, proved, margin, posed) == words
+
+
+@pytest.mark.parametrize(
+    ("claim", "posed", "words"),
+    [
+        ("feasible", "feasible", "right"),
+        ("feasible", "infeasible", "wrong"),
+        ("infeasible", "feasible", "wrong"),
+        ("infeasible", "infeasible", "right"),
+        ("infeasible", "open", UNDECIDED),
+        ("no answer", "feasible", NO_ANSWER),
+    ],
+)
+def test_about_the_program(claim: str, posed: str, words: str) -> None:
+    assert about_the_program(claim, posed) == words
 
 
 def test_two_exact_results_that_contradict_each_other_are_an_internal_error() -> None:
     with pytest.raises(VerifyError, match="internal error"):
-        judge(answer("feasible"), False, Fraction(1))
+        judge(WITHOUT_OWN_ROW, "feasible", False, Fraction(1))
 
 
 def pretend_solve(monkeypatch: pytest.MonkeyPatch, found: FieldAnswer) -> None:
@@ -323,9 +360,13 @@ def pretend_solve(monkeypatch: pytest.MonkeyPatch, found: FieldAnswer) -> None:
 @pytest.mark.parametrize(
     ("argmax", "verdict", "note"),
     [
-        (2, True, "at its direction row 2 is on top; the token is speakable all the same"),
-        (CORNER, None, "at its direction the token is on top in float64, not in exact arithmetic"),
-        (None, False, ""),
+        (2, True, f"at its direction row 2 is on top; the token is speakable all the same; {OWN_ROW_NOTE}"),
+        (
+            CORNER,
+            None,
+            f"at its direction the token is on top in float64, not in exact arithmetic; {OWN_ROW_NOTE}",
+        ),
+        (None, False, OWN_ROW_NOTE),
     ],
 )
 def test_notes_of_a_fake_direction(
@@ -342,9 +383,9 @@ def test_notes_of_a_fake_direction(
 def test_rows_come_one_by_one_and_each_domain_is_asked_once() -> None:
     asked: list[str] = []
 
-    def exact(domain: Domain) -> bool:
+    def exact(domain: Domain) -> Claim | None:
         asked.append(domain.name)
-        return True
+        return CLAIMS[True]
 
     rows = compare(readout(SQUARE), CORNER, 6, exact)
     assert next(rows).program == OWN_ROW
@@ -377,5 +418,5 @@ def test_tinygpt() -> None:
     for token in (0, 2, 3):
         strict = only_row(model, token, False, WITHOUT_OWN_ROW, margin=1e-5)
         assert (strict.claim, strict.judgement) == ("infeasible", AGREES)
-        for row in compare(model, token, model.vocabulary, lambda d: None if d == FREE else False):
-            assert row.judgement in (AGREES, FAKE_FEASIBLE, NOT_COMPARABLE)
+        for row in compare(model, token, model.vocabulary, lambda d: CLAIMS[None if d == FREE else False]):
+            assert row.judgement in (AGREES, FAKE_FEASIBLE, UNDECIDED)

@@ -17,9 +17,9 @@ import pytest
 from command import WORDS, square_checkpoint
 from command import run as verify
 
-from verify.compare import FAKE_FEASIBLE, NO_ANSWER, NOT_COMPARABLE
+from verify.compare import FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, RIGHT_AS_POSED, UNDECIDED
 from verify.errors import MalformedError, ModelUnavailableError, OutputError, RefutedError, UsageError
-from verify.kernel import Domain
+from verify.kernel import Claim, Domain
 from verify.models import Model, Tokens, load_model
 from verify.models.vocabularies import VocabularyFiles
 from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, Written, find_engine, solve
@@ -28,15 +28,16 @@ from verify.replay import (
     Row,
     Table,
     check,
-    exact_verdicts,
+    decided_claims,
     find_tables,
     markdown,
     question_for,
     rule_of,
-    stored_verdicts,
+    stored_claims,
     summarise,
 )
 from verify.replay import run as replay
+from verify.replay.summary import missed
 from verify.replay.table import token_ids
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,7 @@ def asked(model: Model, program: str = OWN_ROW, tokens: str = "all", **other: An
 
 def made(model: Model, folder: Path, program: str = OWN_ROW, **other: Any) -> tuple[Question, list[Row]]:
     question = asked(model, program, **other)
-    return question, replay(model, question, Table.below(folder, question), exact_verdicts(model))
+    return question, replay(model, question, Table.below(folder, question), decided_claims(model))
 
 
 # The grid.
@@ -98,7 +99,9 @@ def test_the_own_row_is_feasible_up_to_the_tolerance_alone(square: Model, tmp_pa
         (1e-7, 1e-7),
         (1e-9, 1e-9),
     }
-    assert {r.judgement for r in rows if r.claim != "feasible"} == {"FAKE INFEASIBLE"}
+    assert {r.judgement for r in rows if r.claim != "feasible"} == {RIGHT_AS_POSED}
+    assert {r.judgement for r in rows if r.claim == "feasible"} == {"agrees"}
+    assert {r.posed for r in rows} == {"infeasible"}
     assert all(r.verdict == "speakable" for r in rows)
 
 
@@ -164,8 +167,9 @@ def test_a_time_limit_is_no_answer(square: Model, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(pulp.HiGHS, "actualSolve", pretend)
     question, rows = made(square, tmp_path, time_limit=1.0)
     assert {row.judgement for row in rows} == {NO_ANSWER}
-    assert all(c.shown[NO_ANSWER] == c.steps[NO_ANSWER] == 6 for c in summarise(rows))
-    assert check(square, question, rows, exact_verdicts(square)) == len(rows)
+    assert all(c.as_posed[NO_ANSWER] == c.steps[NO_ANSWER] == 6 for c in summarise(rows))
+    assert "| 0 / 0 / 0 / 0 (6 no answer) |" in markdown(question, rows)
+    assert check(square, question, rows, decided_claims(square)) == len(rows)
 
 
 def test_an_undecided_verdict_is_no_agreement(square: Model, tmp_path: Path) -> None:
@@ -173,19 +177,23 @@ def test_an_undecided_verdict_is_no_agreement(square: Model, tmp_path: Path) -> 
     rows = replay(square, question, Table.below(tmp_path, question), lambda *_: None)
     infeasible = [row for row in rows if row.claim == "infeasible"]
     assert infeasible
-    assert {row.judgement for row in infeasible} == {NOT_COMPARABLE}
-    assert sum(c.shown[NO_ANSWER] for c in summarise(rows)) == len(infeasible)
-    assert sum(c.steps["right"] for c in summarise(rows)) == 0
+    assert {row.judgement for row in infeasible} == {UNDECIDED}
+    counts = summarise(rows)
+    assert sum(c.judgements[UNDECIDED] for c in counts) == len(infeasible)
+    assert sum(c.steps[UNDECIDED] for c in counts) == len(rows)
+    assert not any(c.judgements[NO_ANSWER] or c.steps[NO_ANSWER] for c in counts)
+    assert "undecided)" in markdown(question, rows)
+    assert "no answer" not in markdown(question, rows)
 
 
 # On disk.
 
 
 def test_a_table_reads_as_it_was_written(square: Model, tmp_path: Path) -> None:
-    question, rows = made(square, tmp_path, WITHOUT_OWN_ROW)
+    question, rows = made(square, tmp_path, WITHOUT_OWN_ROW, tolerances=(None, 1e-9))
     odd = (float.fromhex("0x1.0000000000001p-1074"), -0.0)
     rows[2] = replace(rows[2], claim="feasible", x=odd, exact_margin=Fraction(-1, 3), status="caf\u00e9\tx")
-    rows[3] = replace(rows[3], claim="feasible", x=(odd[0], 0.0), tolerance=None)
+    rows[3] = replace(rows[3], claim="feasible", x=(odd[0], 0.0))
     table = Table(tmp_path / "odd.tsv")
     table.finish(question, rows)
     found, read = Table(tmp_path / "odd.tsv.gz").read()
@@ -212,12 +220,12 @@ def test_an_interrupted_run_goes_on(torn: bytes, square: Model, tmp_path: Path) 
             raise StopError
 
     with pytest.raises(StopError):
-        replay(square, question, table, exact_verdicts(square), stop)
+        replay(square, question, table, decided_claims(square), stop)
     assert not table.complete
     with table.unfinished.open("ab") as file:
         file.write(torn)
     told: list[int] = []
-    rows = replay(square, question, table, exact_verdicts(square), lambda done, _: told.append(done))
+    rows = replay(square, question, table, decided_claims(square), lambda done, _: told.append(done))
     assert told[0] == 11
     assert table.complete
     assert not table.unfinished.exists()
@@ -230,7 +238,7 @@ def test_a_finished_run_asks_no_solver(
 ) -> None:
     question, rows = made(square, tmp_path)
     monkeypatch.setattr("verify.replay.grid.Written", None)
-    assert replay(square, question, Table.below(tmp_path, question), exact_verdicts(square)) == rows
+    assert replay(square, question, Table.below(tmp_path, question), decided_claims(square)) == rows
 
 
 @pytest.mark.parametrize(
@@ -256,8 +264,19 @@ def test_rows_out_of_order_are_not_continued(square: Model, tmp_path: Path) -> N
     head, names, first, _, *rest = gzip.decompress(table.finished.read_bytes()).split(b"\n")
     table.finished.unlink()
     table.unfinished.write_bytes(b"\n".join([head, names, first, *rest]))
-    with pytest.raises(UsageError, match="order"):
+    with pytest.raises(MalformedError, match="order"):
         made(square, tmp_path)
+
+
+def test_a_finished_table_holds_every_row(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path)
+    table = Table.below(tmp_path, question)
+    table.finish(question, rows[:-1])
+    with pytest.raises(MalformedError, match="47 of 48 rows"):
+        table.read()
+    with pytest.raises(MalformedError, match="47 of 48 rows"):
+        made(square, tmp_path)
+    assert verify("replay", "show", tmp_path).returncode == 4
 
 
 def test_a_folder_that_cannot_be_written(square: Model, tmp_path: Path) -> None:
@@ -279,16 +298,25 @@ def lines_of(path: Path) -> list[str]:
     [
         lambda lines: [],
         lambda lines: ["# not json", *lines[1:]],
-        lambda lines: [lines[0].replace("verify-replay-1", "verify-replay-2"), *lines[1:]],
+        lambda lines: [lines[0].replace("verify-replay-2", "verify-replay-1"), *lines[1:]],
         lambda lines: [lines[0].replace('"solver"', '"solvent"'), *lines[1:]],
         lambda lines: [lines[0], "token", *lines[2:]],
         lambda lines: [*lines[:2], lines[2] + "\t", *lines[3:]],
         lambda lines: [*lines[:2], lines[2].replace("agrees", "is right"), *lines[3:]],
-        lambda lines: [*lines[:2], lines[2].replace("feasible", "perhaps"), *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].replace("\tfeasible", "\tperhaps", 1), *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].replace("\tfeasible\tagrees", "\tperhaps\tagrees"), *lines[3:]],
         lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t=", *lines[3:]],
         lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t+.3f", *lines[3:]],
         lambda lines: [*lines[:2], "one" + lines[2], *lines[3:]],
+        lambda lines: [*lines[:2], lines[2].rsplit("\t", 1)[0] + "\t." + "7ff" + "0" * 13, *lines[3:]],
         lambda lines: ["# []", *lines[1:]],
+        lambda lines: [lines[0].replace('"post-without-own-row"', '"simplex"'), *lines[1:]],
+        lambda lines: [lines[0].replace('"direction"', '"free"'), *lines[1:]],
+        lambda lines: [lines[0].replace('"square"', "7"), *lines[1:]],
+        lambda lines: [lines[0].replace('"revision": null', '"revision": 7'), *lines[1:]],
+        lambda lines: [lines[0].replace("1e-09, 1e-07", "NaN, 1e-07"), *lines[1:]],
+        lambda lines: [lines[0].replace('"1-2"', '"0-9999999"'), *lines[1:]],
+        lambda lines: [lines[0].replace('"1-2"', '"0-9999999,0-9999999"'), *lines[1:]],
         lambda lines: [lines[0].replace('"1-2"', '"1-x"'), *lines[1:]],
         lambda lines: [*lines[:2], lines[2].replace("/", "/0 "), *lines[3:]],
         lambda lines: [*lines[:2], re.sub("/[0-9a-f]+", "/0", lines[2]), *lines[3:]],
@@ -320,14 +348,17 @@ def test_a_table_is_made_again_without_a_solver(
 ) -> None:
     question, rows = made(square, tmp_path, program)
     monkeypatch.setattr(pulp.HiGHS, "actualSolve", None)
-    assert check(square, question, rows, exact_verdicts(square)) == len(rows)
-    assert check(square, question, rows, exact_verdicts(square), every=3) < len(rows)
+    assert check(square, question, rows, decided_claims(square)) == len(rows)
+    assert check(square, question, rows, decided_claims(square), every=3) < len(rows)
 
 
 FORGERIES: dict[str, Callable[[Row], Row]] = {
     "verdict": lambda r: replace(r, verdict="unspeakable"),
     "undecided": lambda r: replace(r, verdict="undecided"),
     "judgement": lambda r: replace(r, judgement=FAKE_FEASIBLE),
+    "posed": lambda r: replace(r, posed="infeasible"),
+    "open": lambda r: replace(r, posed="open"),
+    "outside_the_box": lambda r: replace(r, x=(1.0 + 2e-7, *(r.x or ())[1:])),
     "margin": lambda r: replace(r, exact_margin=(r.exact_margin or Fraction(0)) * 2),
     "no_margin": lambda r: replace(r, exact_margin=None),
     "argmax": lambda r: replace(r, exact_argmax=3),
@@ -347,21 +378,21 @@ def test_forged_rows_are_refused(name: str, square: Model, tmp_path: Path) -> No
     assert rows[1].judgement == "agrees"
     rows[1] = FORGERIES[name](rows[1])
     with pytest.raises(RefutedError):
-        check(square, question, rows, exact_verdicts(square))
+        check(square, question, rows, decided_claims(square))
 
 
 def test_tables_that_are_not_whole_or_of_something_else_are_refused(square: Model, tmp_path: Path) -> None:
     question, rows = made(square, tmp_path)
-    exact = exact_verdicts(square)
+    exact = decided_claims(square)
     other = {**question.tensors, "unembedding": "0" * 64}
+    away = replace(rows[0], token=6)
     for bad in (
         (question, rows[:-1]),
         (question, [*rows, rows[-1]]),
         (question, rows[::-1]),
         (replace(question, tensors=other), rows),
-        (replace(question, domain="free"), rows),
-        (replace(question, program="simplex"), rows),
         (replace(question, competitors=7), rows),
+        (replace(question, tokens="6", tolerances=(1e-7,), margins=(1e-9,)), [away]),
     ):
         with pytest.raises(RefutedError):
             check(square, *bad, exact)
@@ -378,7 +409,7 @@ def test_the_competitors_follow_from_a_rule(square: Model) -> None:
 
 
 def test_stored_certificates_are_proved_before_they_are_believed(square: Model, tmp_path: Path) -> None:
-    def never(token: int, _: Domain) -> bool | None:
+    def never(token: int, _: Domain) -> Claim | None:
         raise AssertionError(token)
 
     done = verify(
@@ -387,16 +418,16 @@ def test_stored_certificates_are_proved_before_they_are_believed(square: Model, 
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "verify-certificates"
     question, rows = made(square, tmp_path, tokens="2,4")
-    assert check(square, question, rows, stored_verdicts(square, folder, never)) == len(rows)
+    assert check(square, question, rows, stored_claims(square, folder, never)) == len(rows)
     with pytest.raises(AssertionError, match="3"):
-        stored_verdicts(square, folder, never)(3, question.states)
+        stored_claims(square, folder, never)(3, question.states)
     path = folder / square.name / "direction" / "2.json"
     path.write_bytes((path.parent / "4.json").read_bytes())  # of another token
     with pytest.raises(AssertionError, match="2"):
-        check(square, question, rows, stored_verdicts(square, folder, never))
+        check(square, question, rows, stored_claims(square, folder, never))
     path.write_text(path.read_text().replace('"token": 4', '"token": 2'))
     with pytest.raises((RefutedError, MalformedError)):
-        check(square, question, rows, stored_verdicts(square, folder, never))
+        check(square, question, rows, stored_claims(square, folder, never))
 
 
 # What people see.
@@ -426,7 +457,7 @@ def test_the_picture_is_the_same_twice(square: Model, tmp_path: Path) -> None:
     tables = [made(square, tmp_path, program) for program in PROGRAMS]
     picture = svg(tables)
     assert picture == svg(tables)
-    for words in (b"square: post,", b"FAKE INFEASIBLE", b"1.01e-7", b"no answer"):
+    for words in (b"square: post,", b"FAKE INFEASIBLE", b"right as posed", b"1.01e-7", b"no answer"):
         assert words in picture
     assert b"<dc:date>" not in picture
 
@@ -436,7 +467,7 @@ def test_the_commands(square: Model, tmp_path: Path) -> None:
     options = ("--model", folder, "--tokens", "0-3", "--margins", "1e-7,1.01e-7", "--out", tmp_path / "out")
     first = verify("replay", "post", *options)
     assert first.returncode == 0, first.stderr
-    assert "| 1.01e-7 | 2 / 0 / 2 / 0 | 2 / 0 / 2 / 0 |" in first.stdout
+    assert "| 1.01e-7 | 2 / 0 / 0 / 2 | 4 / 0 | 2 / 0 / 2 |" in first.stdout
     again = verify("replay", "post", *options, "--json")
     assert [json.loads(line)["tokens"] for line in again.stdout.splitlines()] == [4, 4]
     other = verify("replay", "post", *options, "--tolerances", "1e-9")
@@ -458,6 +489,21 @@ def test_the_commands(square: Model, tmp_path: Path) -> None:
         assert verify("replay", *bad).returncode == 2
 
 
+def test_points_that_miss_what_was_asked(square: Model, tmp_path: Path) -> None:
+    question, rows = made(square, tmp_path, WITHOUT_OWN_ROW, tokens="4", tolerances=(1e-7,))
+    assert [row.claim for row in rows] == ["feasible"] * 4
+    assert missed(question, rows) == (4, 0)
+    x = rows[0].x or ()
+    spoilt = [
+        replace(rows[0], x=(1.0 + 2.0**-52, *x[1:])),
+        replace(rows[1], exact_margin=Fraction(rows[1].margin) * Fraction(999, 1000)),
+        replace(rows[2], x=None, exact_margin=None),
+        rows[3],
+    ]
+    assert missed(question, spoilt) == (3, 2)
+    assert "In exact arithmetic 2 of 3 points miss the margin or leave the box." in markdown(question, spoilt)
+
+
 def test_tables_are_put_into_a_page(square: Model, tmp_path: Path) -> None:
     question, rows = made(square, tmp_path / "out", WITHOUT_OWN_ROW, tokens="1-4")
     other, _ = made(square, tmp_path / "out", tokens="1-4")
@@ -469,7 +515,7 @@ def test_tables_are_put_into_a_page(square: Model, tmp_path: Path) -> None:
     assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 0
     filled = f"before\n<!-- tables -->\n\n{markdown(question, rows)}\n<!-- end of tables -->\nafter\n"
     assert page.read_text() == filled
-    assert "| 2 | unspeakable | 1e-3 | 1e-7 | infeasible |  |  |  | agrees |" in filled
+    assert "| 2 | unspeakable | 1e-3 | 1e-7 | infeasible | infeasible |  |  |  | agrees |" in filled
     assert verify("replay", "show", tmp_path / "out", "--page", page).returncode == 0
     assert page.read_text() == filled
     page.write_text("no marks")
@@ -482,23 +528,50 @@ def test_ids() -> None:
 
 # What is published.
 
-PUBLISHED = sorted(path.relative_to(DATA) for path in DATA.rglob("*.tsv.gz"))
+# Every table that the page promises: dropping one from the folder must not go unseen.
+MODELS = ("rxnmapper-albert", "stories260K", "tinygpt-slm-05", "tinygpt-slm-12", "whisper-tiny.en")
+MISSING = {Path("whisper-tiny.en", "grivas.HiGHS.tsv.gz")}  # the page says so
+PUBLISHED = sorted(
+    (
+        {Path(model, f"{program}.HiGHS.tsv.gz") for model in MODELS for program in PROGRAMS}
+        | {Path("tinygpt-slm-05", f"{program}.PULP_CBC_CMD.tsv.gz") for program in PROGRAMS}
+    )
+    - MISSING
+)
+VOCABULARIES = {"rxnmapper-albert": 591, "stories260K": 512, "tinygpt-slm-05": 445, "tinygpt-slm-12": 445}
+
+
+def test_what_the_page_promises_is_published() -> None:
+    found = {path.relative_to(DATA) for path in DATA.rglob("*.tsv*")}
+    assert found == set(PUBLISHED)
+    page = (ROOT / "docs" / "replay.md").read_text()
+    assert ("One table is not here yet: `grivas` on whisper-tiny.en" in page) == bool(MISSING)
+    (named,) = re.findall("^T=([0-9,]+)$", page, re.MULTILINE)
+    for path in PUBLISHED:
+        question, rows = Table(DATA / path).read()
+        assert Path(question.model, f"{question.program}.{question.solver}.tsv.gz") == path
+        every = question.model in VOCABULARIES
+        tokens = tuple(range(VOCABULARIES[question.model])) if every else token_ids(named)
+        assert tuple(dict.fromkeys(row.token for row in rows)) == tokens
+        # The page says so of all of them.
+        assert not {row.judgement for row in rows} & {FAKE_INFEASIBLE, UNDECIDED, NO_ANSWER}
+        assert "open" not in {row.posed for row in rows}
+        assert question.tolerances == ((1e-7, 1e-9, 1e-10) if every and "CBC" not in path.name else (None,))
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=str)
 def test_published_tables_hold(path: Path) -> None:
     """Every answer of the bundled model; of the others those of some tokens, where their weights are."""
     question, rows = Table(DATA / path).read()
-    assert [row.key for row in rows] == list(question.keys())
     if question.model == "whisper-tiny.en":
         model, every = load_model(question.model), 1
-        exact = stored_verdicts(model, ROOT / "certificates", exact_verdicts(model))
+        exact = stored_claims(model, ROOT / "certificates", decided_claims(model))
     else:
         folder = Path(os.environ.get("VERIFY_TEST_MODELS", ""), question.model)
         if not (folder / "config.json").is_file():
             pytest.skip("set VERIFY_TEST_MODELS to a folder that holds this model")
         model, every = load_model(str(folder)), 23
-        exact = exact_verdicts(model)
+        exact = decided_claims(model)
     assert check(model, question, rows, exact, every=every) > 0
 
 

@@ -68,7 +68,7 @@ def _program(name: str, about: str) -> None:
     ) -> int:
         from verify.files import require_writable
         from verify.models import load_model
-        from verify.replay import Table, exact_verdicts, question_for
+        from verify.replay import Table, decided_claims, question_for
         from verify.replay import run as replay
 
         loaded = load_model(model)
@@ -83,7 +83,7 @@ def _program(name: str, about: str) -> None:
                 loaded,
                 question,
                 table,
-                exact_verdicts(loaded, competitors),
+                decided_claims(loaded, competitors),
                 partial(tell, f"{name}, {question.model}"),
             )
         _tell(question, rows, as_json)
@@ -113,20 +113,21 @@ _program("grivas", "The largest ball of Grivas et al. 2022. Rows as stored, the 
 def check_command(tables: tuple[Path, ...], model: str | None, every: int, certificates: Path | None) -> int:
     """Make everything in finished tables again that needs no solver; refuse them where anything differs.
 
-    The exact margin and the row on top at each stored point, the exact verdicts, the judgements.
+    The exact margin and the row on top at each stored point, the exact verdicts, what is so of the programs
+    as posed, the judgements. Not what a solver or floats said: claims, points, the argmax in float32.
     """
     from verify.models import load_model
-    from verify.replay import check, exact_verdicts, rule_of, stored_verdicts
+    from verify.replay import check, decided_claims, rule_of, stored_claims
 
     for path, question, rows in _read(tables):
         loaded = load_model(model or question.model)
         rule = rule_of(loaded, question)
         with phases(unit="answers") as tell:
             said = partial(tell, f"checking {path.name}")
-            exact = exact_verdicts(loaded, rule)
+            claims = decided_claims(loaded, rule)
             if certificates is not None and rule == "all":
-                exact = stored_verdicts(loaded, certificates, exact)
-            done = check(loaded, question, rows, exact, said, every)
+                claims = stored_claims(loaded, certificates, claims)
+            done = check(loaded, question, rows, claims, said, every)
         click.echo(f"accepted   {path}: {done} of {len(rows)} answers made again")
     return EXIT_DECIDED
 
@@ -142,7 +143,7 @@ def check_command(tables: tuple[Path, ...], model: str | None, every: int, certi
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a tolerance and margin.")
 def show_command(tables: tuple[Path, ...], plot: Path | None, page: Path | None, as_json: bool) -> int:
-    """Counts of agrees, fake feasible and fake infeasible in tables, as Markdown; a picture of them."""
+    """Counts of the judgements in tables, as Markdown; a picture of them."""
     from verify.files import write_atomically
 
     found = [x for x in _read(tables) if page is None or x[0].suffix == ".gz"]
@@ -190,7 +191,8 @@ def _tell(question: Question, rows: list[Row], as_json: bool) -> None:
     for c in summarise(rows):
         subject = {k: getattr(question, k) for k in ("model", "program", "domain", "solver", "version")}
         numbers: dict[str, Any] = {"tolerance": c.tolerance, "margin": c.margin, "tokens": c.total}
-        counts = {"judgements": dict(c.judgements), "second_step": dict(c.steps), "float_argmax": c.floats}
+        counts: dict[str, Any] = {"judgements": dict(c.judgements), "as_posed": dict(c.as_posed)}
+        counts |= {"second_step": dict(c.steps), "float_argmax": c.floats}
         click.echo(json.dumps({**subject, **numbers, **counts}))
 
 

@@ -184,11 +184,11 @@ def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], a
     known = {d.domain.name: d for d in decisions}
     decider = Decider(model, options["competitors"])
 
-    def exact(domain: Any) -> bool | None:
-        decision = known.get(domain.name) or decider.decide(token, domain)
-        return None if decision.proved is None else decision.verdict == "SPEAKABLE"
+    def exact(domain: Any) -> Any:
+        return (known.get(domain.name) or decider.decide(token, domain)).claim
 
-    table = Table("program", "domain", "rows", "solver", "seconds", "claims", "exact", "judgement", "note")
+    names = ("program", "domain", "rows", "solver", "seconds", "claims")
+    table = Table(*names, "exact", "as posed", "judgement", "note")
     with _spinner(as_json, "the field's programs over all rows (minutes)") as say:
         for row in compare(model.readout, token, count, exact, options["solver"], options["time_limit"]):
             say(f"{row.program}: {row.judgement}")
@@ -196,6 +196,6 @@ def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], a
                 click.echo(json.dumps({"compare": row.to_json()}))
             seconds = f"{row.build_seconds + row.seconds:.1f}"
             cells = (row.program, row.domain, str(row.rows), row.solver, seconds, row.claim)
-            table.add_row(*cells, row.exact_verdict, row.judgement, row.note)
+            table.add_row(*cells, row.exact_verdict, row.posed, row.judgement, row.note)
     if not as_json:
         _print_table(table)

@@ -6,7 +6,7 @@ a check makes everything in such a table again that needs no solver.
 """
 
 from verify.replay.check import check
-from verify.replay.grid import exact_verdicts, question_for, rule_of, run, stored_verdicts
+from verify.replay.grid import decided_claims, question_for, rule_of, run, stored_claims
 from verify.replay.summary import Counts, markdown, summarise
 from verify.replay.table import Question, Row, Table, find_tables
 
@@ -16,12 +16,12 @@ __all__ = [
     "Row",
     "Table",
     "check",
-    "exact_verdicts",
+    "decided_claims",
     "find_tables",
     "markdown",
     "question_for",
     "rule_of",
     "run",
-    "stored_verdicts",
+    "stored_claims",
     "summarise",
 ]

@@ -1,33 +1,37 @@
 """GLUE. Make everything in a table again that needs no solver, and refuse it where anything differs.
 
 Made again for every row: the row on top at the stored x and the exact margin there, the exact verdict in
-the program's domain, the judgement; and that the rows are those of the question, each once. Not made
-again: what the solver said, the argmax in floats, the seconds.
+the program's domain, whether the program as posed has a solution, the judgement; that x has d coordinates
+and leaves the program's box by no more than the solver's tolerance; and that the rows are those of the
+question, each once. Not made again, because a solver or floats made them: status and claim, x itself, both
+argmaxes in floats (float32: the published second step), the seconds.
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from verify.compare import exact_standing, judge_claim
 from verify.errors import RefutedError
 from verify.kernel import tensor_ids
-from verify.propose.field import DOMAIN_OF
-from verify.replay.grid import WORD
+from verify.replay.judge import Exactly, Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from verify.models import Model
-    from verify.replay.grid import Exact, Standings
+    from verify.posed import Claims
     from verify.replay.table import Question, Row
+
+# What a solver may leave the box by where the table names no tolerance: the largest default of those known.
+_DEFAULT_TOLERANCE = 1e-6
 
 
 def check(
     model: Model,
     question: Question,
     rows: list[Row],
-    exact: Exact,
+    claims: Claims,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
     every: int = 1,
 ) -> int:
@@ -42,16 +46,12 @@ def check(
     tokens = list(dict.fromkeys(row.token for row in rows))
     chosen, done = set(tokens[::every]), 0
     total = sum(row.token in chosen for row in rows)
-    standings: Standings = {}
-    token_of = None
+    judge = Judge(model.readout, question, claims)
     for row in rows:
-        if row.token not in chosen:
-            continue
-        if row.token != token_of:
-            token_of, standings = row.token, {}
-        _check_row(model, question, row, exact, standings)
-        done += 1
-        tell(done, total)
+        if row.token in chosen:
+            _check_row(model, question, row, judge)
+            done += 1
+            tell(done, total)
     return done
 
 
@@ -59,30 +59,24 @@ def _require_question(model: Model, question: Question) -> None:
     found = {role: x.sha256 for role, x in tensor_ids(model.readout).items()}
     if found != question.tensors:
         raise RefutedError(f"the table is of other weights than {model.name}")
-    if question.program not in DOMAIN_OF or DOMAIN_OF[question.program].name != question.domain:
-        raise RefutedError(f"{question.program!r} is no program that asks about {question.domain!r}")
     if not 1 <= question.competitors <= model.readout.vocabulary:
         raise RefutedError(f"{question.competitors} competitors of {model.readout.vocabulary} rows")
 
 
-def _check_row(model: Model, question: Question, row: Row, exact: Exact, standings: Standings) -> None:
+def _check_row(model: Model, question: Question, row: Row, judge: Judge) -> None:
     name = f"token {row.token}, tolerance {row.tolerance}, margin {row.margin}"
-    margin = top = None
+    if not 0 <= row.token < model.readout.vocabulary:
+        raise RefutedError(f"{name}: the model has ids 0 to {model.readout.vocabulary - 1}")
     if (row.x is None) != (row.claim != "feasible"):
         raise RefutedError(f"{name}: {row.claim} with{'out' if row.x is None else ''} an x")
     if row.x is not None:
         if len(row.x) != model.readout.d:
             raise RefutedError(f"{name}: x has {len(row.x)} coordinates, the model {model.readout.d}")
-        if row.x not in standings:
-            standings[row.x] = exact_standing(
-                model.readout, question.states, row.token, question.competitors, row.x
-            )
-        margin, top = standings[row.x]
-    if (row.exact_margin, row.exact_argmax) != (margin, top):
-        raise RefutedError(f"{name}: at x row {top} is on top; the row or the exact margin stored differs")
-    proved = exact(row.token, question.states)
-    if row.verdict != WORD[proved]:
-        raise RefutedError(f"{name}: the exact verdict is {WORD[proved]}, not {row.verdict}")
-    judgement = judge_claim(question.program, row.claim, proved, margin)
-    if row.judgement != judgement:
-        raise RefutedError(f"{name}: {judgement}, not {row.judgement}")
+        room = Fraction(question.box) + Fraction(row.tolerance or _DEFAULT_TOLERANCE)
+        if any(abs(Fraction(v)) > room for v in row.x):
+            raise RefutedError(f"{name}: x lies outside |x_i| <= {question.box:g}, beyond the tolerance")
+    found = judge(row.token, row.margin, row.claim, row.x)
+    stored = Exactly(row.exact_argmax, row.exact_margin, row.verdict, row.posed, row.judgement)
+    for what, value in vars(found).items():
+        if getattr(stored, what) != value:
+            raise RefutedError(f"{name}: {what} is {value}, not {getattr(stored, what)}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from verify.compare import exact_standing, judge_claim
 from verify.errors import RefutedError, UsageError
 from verify.files import domain_path, read_regular
 from verify.kernel import tensor_ids
@@ -17,24 +17,19 @@ from verify.propose.field import (
     find_engine,
     solver_version,
 )
+from verify.replay.judge import Judge
 from verify.replay.table import Question, Row, Table, token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from fractions import Fraction
     from pathlib import Path
-    from typing import Any
 
-    from verify.kernel import Domain, Readout
+    from verify.kernel import Claim, Domain
     from verify.models import Model
-    from verify.propose.field import FieldAnswer
+    from verify.posed import Claims
 
-    # The proved verdict of a token in a domain: True speakable, False unspeakable, None undecided.
-    Exact = Callable[[int, Domain], bool | None]
-    # A point -> its exact margin and the row on top there.
-    Standings = dict[tuple[float, ...], tuple[Fraction, int]]
-
-WORD = {True: "speakable", False: "unspeakable", None: "undecided"}
+# Claims that are kept: a run and a check ask about one token after another, and multipliers can be long.
+_KEPT = 64
 
 
 def question_for(
@@ -77,21 +72,12 @@ def question_for(
     )
 
 
-def exact_verdicts(model: Model, competitors: str = "all") -> Exact:
-    """Verdicts by `Decider`, each token and domain decided once."""
+def decided_claims(model: Model, competitors: str = "all") -> Claims:
+    """Claims by `Decider`, each token and domain decided once."""
     from verify.decide import Decider
 
     decider = Decider(model, competitors)
-    known: dict[tuple[int, str], bool | None] = {}
-
-    def exact(token: int, domain: Domain) -> bool | None:
-        key = token, domain.name
-        if key not in known:
-            decision = decider.decide(token, domain)
-            known[key] = None if decision.proved is None else decision.verdict == "SPEAKABLE"
-        return known[key]
-
-    return exact
+    return lru_cache(_KEPT)(lambda token, domain: decider.decide(token, domain).claim)
 
 
 def rule_of(model: Model, question: Question) -> str:
@@ -105,31 +91,32 @@ def rule_of(model: Model, question: Question) -> str:
     raise RefutedError(f"no rule gives {question.competitors} competitors in {model.name}")
 
 
-def stored_verdicts(model: Model, folder: Path, otherwise: Exact) -> Exact:
-    """Verdicts by the certificates in `folder`/model/domain, each proved of the model's weights first.
+def stored_claims(model: Model, folder: Path, otherwise: Claims) -> Claims:
+    """Claims by the certificates in `folder`/model/domain, each proved of the model's weights first.
 
     Where there is none for a token, domain and competitors, `otherwise` is asked. Raises RefutedError or
     MalformedError where a certificate does not hold.
     """
     from verify.kernel import from_bytes, prove
 
-    def exact(token: int, domain: Domain) -> bool | None:
+    @lru_cache(_KEPT)
+    def claim(token: int, domain: Domain) -> Claim | None:
         path = domain_path(folder, model.name, domain.name) / f"{token}.json"
         if path.is_file():
             proved = prove(from_bytes(read_regular(path)), model.readout)
             s = proved.certificate.statement
             if (s.token, s.domain, s.competitors) == (token, domain, model.readout.vocabulary):
-                return proved.verdict == "speakable"
+                return proved.certificate.claim
         return otherwise(token, domain)
 
-    return exact
+    return claim
 
 
 def run(
     model: Model,
     question: Question,
     table: Table,
-    exact: Exact,
+    claims: Claims,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Row]:
     """Every row of `question`: those in `table`, and the others as the solver answers.
@@ -138,8 +125,6 @@ def run(
     """
     rows = table.resume(question)
     keys = list(question.keys())
-    if [row.key for row in rows] != keys[: len(rows)]:
-        raise UsageError(f"{table.unfinished}: its rows are not in the order of the question; remove it")
     tell(len(rows), len(keys))
     if table.complete:
         return rows
@@ -147,54 +132,31 @@ def run(
     engines = {
         t: find_engine(question.program, question.solver, question.time_limit, t) for t in question.tolerances
     }
+    judge = Judge(model.readout, question, claims)
     written: Written | None = None
     token_of: int | None = None
-    standings: Standings = {}
     with table.appender(question, rows) as add:
         for token, tolerance, margin in keys[len(rows) :]:
             if token != token_of or written is None:
                 written = None  # the last program goes before the next is made
                 written = Written(question.program, model.readout, token, question.competitors, view)
-                token_of, standings = token, {}
+                token_of = token
             answer = written.ask(engines[tolerance], margin)
-            row = _row(answer, model.readout, question, (token, tolerance, margin), exact, standings)
+            x = None if answer.direction is None else tuple(answer.direction.tolist())
+            row = Row(
+                token=token,
+                tolerance=tolerance,
+                margin=margin,
+                status=answer.status,
+                claim=answer.claim,
+                argmax=answer.argmax,
+                argmax_float32=answer.argmax_float32,
+                **vars(judge(token, margin, answer.claim, x)),
+                seconds=round(answer.build_seconds + answer.seconds, 4),
+                x=x,
+            )
             add.add(row)
             rows.append(row)
             tell(len(rows), len(keys))
     table.finish(question, rows)
     return rows
-
-
-def _row(
-    answer: FieldAnswer,
-    readout: Readout,
-    question: Question,
-    key: tuple[int, float | None, float],
-    exact: Exact,
-    standings: Standings,
-) -> Row:
-    """`standings`: what was found at the points of this token, which margins often share."""
-    token, tolerance, margin = key
-    x: tuple[float, ...] | None = None
-    at: tuple[Any, Any] = (None, None)
-    if answer.direction is not None:
-        x = tuple(answer.direction.tolist())
-        if x not in standings:
-            standings[x] = exact_standing(readout, question.states, token, question.competitors, x)
-        at = standings[x]
-    proved = exact(token, question.states)
-    return Row(
-        token=token,
-        tolerance=tolerance,
-        margin=margin,
-        status=answer.status,
-        claim=answer.claim,
-        argmax=answer.argmax,
-        argmax_float32=answer.argmax_float32,
-        exact_argmax=at[1],
-        exact_margin=at[0],
-        verdict=WORD[proved],
-        judgement=judge_claim(question.program, answer.claim, proved, at[0]),
-        seconds=round(answer.build_seconds + answer.seconds, 4),
-        x=x,
-    )

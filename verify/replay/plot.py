@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER
+from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, RIGHT_AS_POSED, UNDECIDED
 from verify.errors import ModelUnavailableError
 from verify.propose.field import GRIVAS, PROGRAMS
 from verify.replay.summary import short, summarise
@@ -24,6 +24,8 @@ _COLOURS = {
     AGREES: "#b8d8b8",
     FAKE_FEASIBLE: "#d95f02",
     FAKE_INFEASIBLE: "#7570b3",
+    RIGHT_AS_POSED: "#cbc9e2",
+    UNDECIDED: "#ffffb3",
     NO_ANSWER: "#bbbbbb",
 }
 _SETTINGS: dict[Any, Any] = {"svg.hashsalt": "verify", "svg.fonttype": "none", "font.size": 8}
@@ -70,9 +72,10 @@ def _bars(panel: Any, counts: list[Counts], second: bool) -> None:
     for c in counts:
         slot = tolerances.index(c.tolerance)
         at, bottom = margins.index(c.margin) - 0.42 + (slot + 0.5) * width, 0.0
-        for word, number in c.shown.items():
+        for word, colour in _COLOURS.items():
+            number = c.judgements[word]
             if number:
-                panel.bar(at, number / c.total, 0.92 * width, bottom, color=_COLOURS[word])
+                panel.bar(at, number / c.total, 0.92 * width, bottom, color=colour)
             bottom += number / c.total
         if second:
             right = c.steps["right"] / c.total

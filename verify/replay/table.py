@@ -20,13 +20,23 @@ import time
 import zlib
 from dataclasses import asdict, astuple, dataclass, fields
 from fractions import Fraction
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
-from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, NOT_COMPARABLE
+from verify.compare import (
+    AGREES,
+    FAKE_FEASIBLE,
+    FAKE_INFEASIBLE,
+    NO_ANSWER,
+    POSED_WORD,
+    RIGHT_AS_POSED,
+    UNDECIDED,
+    VERDICT_WORD,
+)
 from verify.errors import MalformedError, ModelUnavailableError, OutputError, UsageError
 from verify.files import domain_path, write_atomically
 from verify.kernel.domain import parse_domain
-from verify.propose.field import box_of
+from verify.propose.field import DOMAIN_OF, box_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +44,14 @@ if TYPE_CHECKING:
 
     from verify.kernel import Domain
 
-FORMAT = "verify-replay-1"
-JUDGEMENTS = (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, NOT_COMPARABLE)
+FORMAT = "verify-replay-2"
+JUDGEMENTS = (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, RIGHT_AS_POSED, UNDECIDED, NO_ANSWER)
 CLAIMS = ("feasible", "infeasible", "no answer")
-VERDICTS = ("speakable", "unspeakable", "undecided")
 _SUFFIX, _FINISHED = ".tsv", ".tsv.gz"
 _RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 _COORDINATE = re.compile(r"[+-]|\.([0-9a-f]{16})")
 _MOST_BYTES = 1 << 30
+_MOST_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,22 @@ class Question:
     margins: tuple[float, ...]
     time_limit: float | None = None
 
+    def __post_init__(self) -> None:
+        """ValueError or UsageError if a part is of the wrong kind or out of range."""
+        texts = (self.model, self.program, self.domain, self.solver, self.version, self.tokens)
+        hashes = [*self.tensors, *self.tensors.values()]
+        if not all(isinstance(x, str) for x in (*texts, *hashes)) or type(self.competitors) is not int:
+            raise ValueError("a part of the question is of the wrong kind")
+        if self.revision is not None and not isinstance(self.revision, str):
+            raise ValueError("the revision is no text")
+        if self.program not in DOMAIN_OF or DOMAIN_OF[self.program].name != self.domain:
+            raise ValueError(f"{self.program[:40]!r} is no program that asks about {self.domain[:40]!r}")
+        numbers = (*self.margins, *(t for t in (*self.tolerances, self.time_limit) if t is not None))
+        if not all(isinstance(x, float) and 0 < x < inf for x in numbers):
+            raise ValueError("margins, tolerances and a time limit are numbers above 0")
+        if len(token_ids(self.tokens)) * len(self.tolerances) * len(self.margins) > _MOST_ROWS:
+            raise UsageError(f"more than {_MOST_ROWS} answers in one table: ask about fewer tokens")
+
     def keys(self) -> Iterator[tuple[int, float | None, float]]:
         """(token, tolerance, margin) of every row, in the table's order."""
         for token in token_ids(self.tokens):
@@ -91,8 +117,8 @@ class Row:
 
     status, claim, argmax, argmax_float32: as in `FieldAnswer`; seconds: writing the program and solving.
     x: the solver's point when feasible, as doubles. exact_argmax, exact_margin: the row on top at x, and
-    the least l_t - l_j there. verdict: exact, in the program's domain. judgement: a word of
-    `verify.compare`.
+    the least l_t - l_j there. verdict: exact, in the program's domain. posed: whether the program as posed
+    has a solution (`feasible`, `infeasible`, `open`). judgement: a word of `verify.compare`.
     """
 
     token: int
@@ -105,6 +131,7 @@ class Row:
     exact_argmax: int | None
     exact_margin: Fraction | None
     verdict: str
+    posed: str
     judgement: str
     seconds: float
     x: tuple[float, ...] | None
@@ -126,6 +153,8 @@ def token_ids(text: str) -> tuple[int, ...]:
         if match is None:
             raise UsageError(f"tokens {text[:40]!r}: give ids and ranges, such as 0-99,173")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(found) > _MOST_ROWS:
+            raise UsageError(f"tokens {text[:40]!r}: more than {_MOST_ROWS}")
     if not found or len(set(found)) != len(found):
         raise UsageError(f"tokens {text[:40]!r} names no token, or one twice")
     return tuple(found)
@@ -153,9 +182,10 @@ class Table:
         return self.finished.exists()
 
     def read(self) -> tuple[Question, list[Row]]:
-        """The question and the rows, as they are. MalformedError, ModelUnavailableError if unreadable.
+        """The question and the rows. MalformedError, ModelUnavailableError if unreadable.
 
-        Of a table that is not finished a last line without its end is left out.
+        A finished table must hold every row of its question, in order; one that is not finished, the first
+        of them, and a last line without its end is left out.
         """
         path = self.finished if self.complete else self.unfinished
         if not path.is_file():
@@ -166,9 +196,11 @@ class Table:
         except (OSError, EOFError, zlib.error) as error:
             raise MalformedError(f"{path}: {error}") from None
         try:
-            return _parse(data[: data.rfind(b"\n") + 1].decode("ascii"))
+            question, rows = _parse(data[: data.rfind(b"\n") + 1].decode("ascii"))
+            _require_order(question, rows, self.complete)
         except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, UsageError) as error:
             raise MalformedError(f"{path}: {str(error)[:200]}") from None
+        return question, rows
 
     def resume(self, question: Question) -> list[Row]:
         """The rows that are there. UsageError if they answer another question."""
@@ -292,7 +324,6 @@ def _parse(text: str) -> tuple[Question, list[Row]]:
         raise ValueError(f"it is no table of {FORMAT}")
     data["tolerances"], data["margins"] = tuple(data["tolerances"]), tuple(data["margins"])
     question = Question(**data)
-    token_ids(question.tokens)
     rows: list[Row] = []
     above: Row | None = None
     for line in lines:
@@ -302,12 +333,21 @@ def _parse(text: str) -> tuple[Question, list[Row]]:
     return question, rows
 
 
+def _require_order(question: Question, rows: list[Row], complete: bool) -> None:
+    keys = list(question.keys())
+    if [row.key for row in rows] != keys[: len(rows)]:
+        raise ValueError("its rows are not in the order of the question; remove it and run again")
+    if complete and len(rows) < len(keys):
+        raise ValueError(f"it holds {len(rows)} of {len(keys)} rows; remove it and run again")
+
+
 def _row(line: str, above: Row | None, question: Question) -> Row:
     cells = line.split("\t")
     if len(cells) != len(COLUMNS):
         raise ValueError(f"a line of {len(cells)} cells: {line[:60]!r}")
-    token, tolerance, margin, status, claim, a64, a32, top, exact, verdict, judgement, seconds, x = cells
-    if claim not in CLAIMS or verdict not in VERDICTS or judgement not in JUDGEMENTS:
+    token, tolerance, margin, status, claim, a64, a32, top, exact, verdict, posed, judged, seconds, x = cells
+    words = ((claim, CLAIMS), (verdict, VERDICT_WORD.values()), (posed, POSED_WORD.values()))
+    if not all(word in known for word, known in (*words, (judged, JUDGEMENTS))):
         raise ValueError(f"an unknown word in {line[:60]!r}")
     return Row(
         token=int(token),
@@ -320,7 +360,8 @@ def _row(line: str, above: Row | None, question: Question) -> Row:
         exact_argmax=int(top) if top else None,
         exact_margin=_fraction(exact) if exact else None,
         verdict=verdict,
-        judgement=judgement,
+        posed=posed,
+        judgement=judged,
         seconds=float(seconds),
         x=_point(x, int(token), above, question.box),
     )
@@ -342,4 +383,7 @@ def _point(text: str, token: int, above: Row | None, box: float) -> tuple[float,
     if sum(len(m[0]) for m in found) != len(text):
         raise ValueError(f"token {token}: an x that cannot be read")
     ends = {"+": box, "-": -box}
-    return tuple(ends[m[0]] if m[1] is None else struct.unpack(">d", bytes.fromhex(m[1]))[0] for m in found)
+    x = tuple(ends[m[0]] if m[1] is None else struct.unpack(">d", bytes.fromhex(m[1]))[0] for m in found)
+    if not all(map(isfinite, x)):
+        raise ValueError(f"token {token}: a coordinate of x is not finite")
+    return x
