@@ -94,7 +94,7 @@ def test_own_row_turns_a_corner_infeasible_just_above_the_tolerance() -> None:
     below = only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=1.00e-7)
     above = only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=1.01e-7)
     assert (below.claim, below.judgement) == ("feasible", AGREES)
-    assert (above.claim, above.judgement) == ("infeasible", RIGHT_AS_POSED)
+    assert (above.claim, above.judgement) == ("infeasible", FAKE_INFEASIBLE)
     assert below.posed == above.posed == "infeasible"
     assert "its own row asks for 0 <= -1.01e-07" in above.note
     assert only_row(readout(SQUARE), CORNER, True, WITHOUT_OWN_ROW, margin=1.01e-7).judgement == AGREES
@@ -331,6 +331,14 @@ def test_judge(
     claim: str, proved: bool | None, margin: Fraction | None, posed: bool | None, words: str
 ) -> None:
     assert judge(WITHOUT_OWN_ROW, claim, proved, margin, posed) == words
+
+
+def test_its_own_row_does_not_excuse_the_post_s_program() -> None:
+    """It asks the same of every token, so "infeasible" says nothing of this one."""
+    for posed in (False, None):
+        assert judge(OWN_ROW, "infeasible", True, None, posed) == FAKE_INFEASIBLE
+        assert judge(OWN_ROW, "infeasible", False, None, posed) == AGREES
+        assert judge(OWN_ROW, "infeasible", None, None, posed) == UNDECIDED
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def judge(
     `margin` is the exact margin of the answer's own direction: a feasible claim is as good as that
     evidence, whatever the verdict. `posed`: whether the program has a solution (None: open). A claim that the
     verdict contradicts is fake, unless it is right about the program: then the program asks for something
-    else. Raises VerifyError if an exact margin contradicts an exact verdict.
+    else. That excuse is not made for the post's own row, which asks the same of every token. Raises VerifyError if an exact margin contradicts an exact verdict.
     """
     if claim == "no answer":
         return NO_ANSWER
@@ -124,9 +124,9 @@ def judge(
         return AGREES
     if proved_speakable is False:
         return AGREES
-    if proved_speakable is None or posed is None:
+    if proved_speakable is None or (posed is None and program != OWN_ROW):
         return UNDECIDED
-    return FAKE_INFEASIBLE if posed else RIGHT_AS_POSED
+    return FAKE_INFEASIBLE if posed or program == OWN_ROW else RIGHT_AS_POSED
 
 
 def about_the_program(claim: str, posed: str) -> str:
