@@ -109,7 +109,9 @@ def judge(
     `margin` is the exact margin of the answer's own direction: a feasible claim is as good as that
     evidence, whatever the verdict. `posed`: whether the program has a solution (None: open). A claim that the
     verdict contradicts is fake, unless it is right about the program: then the program asks for something
-    else. That excuse is not made for the post's own row, which asks the same of every token. Raises VerifyError if an exact margin contradicts an exact verdict.
+    else. That excuse is not made for the post's own row, which asks the same of every token.
+
+    Raises VerifyError if an exact margin contradicts an exact verdict.
     """
     if claim == "no answer":
         return NO_ANSWER
