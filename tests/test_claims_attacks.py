@@ -396,7 +396,8 @@ def test_scans_against_other_competitors_lie_apart(square: Path, tmp_path: Path)
     out, path = tmp_path / "out", claims(tmp_path, 'verdict = "unspeakable"')
     more = '[[claim]]\nid = "ids"\nuniverse = "all"\ntokens = "all"\nverdict = "speakable"\ncount = 4\n'
     path.write_text(path.read_text() + more + 'competitors = "tokenizer"\n')
-    (square / "tokens.json").write_text(json.dumps(["a", "b", "c", "d", "e"]))
+    (square / "tokens.json").unlink()
+    (square / "vocab.json").write_text(json.dumps({text: n for n, text in enumerate("abcde")}))
     done = contributed(path, square, out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert audited(out, square) == 0

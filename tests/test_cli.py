@@ -147,7 +147,8 @@ def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp
 
 
 def test_a_padded_row_against_the_tokenizer_s_ids(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").write_text(json.dumps(WORDS[:5]))
+    (model / "tokens.json").unlink(missing_ok=True)
+    (model / "vocab.json").write_text(json.dumps({text: n for n, text in enumerate(WORDS[:5])}))
     told = run("token", "5", "--model", model, "--competitors", "tokenizer", "--out", tmp_path / "o")
     assert "5 (no text: the tokenizer ends at id 4)" in told.stdout
     assert "against the tokenizer's ids 0..4" in told.stdout

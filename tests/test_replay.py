@@ -467,7 +467,7 @@ def test_the_commands(square: Model, tmp_path: Path) -> None:
     options = ("--model", folder, "--tokens", "0-3", "--margins", "1e-7,1.01e-7", "--out", tmp_path / "out")
     first = verify("replay", "post", *options)
     assert first.returncode == 0, first.stderr
-    assert "| 1.01e-7 | 2 / 0 / 0 / 2 | 4 / 0 | 2 / 0 / 2 |" in first.stdout
+    assert "| 1.01e-7 | 2 / 0 / 2 / 0 | 4 / 0 | 2 / 0 / 2 |" in first.stdout
     again = verify("replay", "post", *options, "--json")
     assert [json.loads(line)["tokens"] for line in again.stdout.splitlines()] == [4, 4]
     other = verify("replay", "post", *options, "--tolerances", "1e-9")

@@ -275,7 +275,8 @@ def test_another_norm_than_the_model_s_is_noticed(tmp_path: Path, said: str) -> 
     assert any("norm is not the readout's" in note for note in done.notes) == (said == "rmsnorm")
     for replay in done.replays:
         assert (replay.misread is not None) == (said == "rmsnorm")
-        assert replay.said or "has another norm" in replay.why
+        assert replay.said == (replay.margin > 0 and said == "layernorm")
+        assert replay.said or "has another norm" in replay.why or said == "layernorm"
 
 
 # What is refused
@@ -324,13 +325,14 @@ def test_a_checkpoint_of_the_readout_alone(
 
 def test_competitors_of_the_tokenizer(gpt2: tuple[Path, Decision], tmp_path: Path) -> None:
     folder, _ = gpt2
-    (folder / "tokens.json").write_text(json.dumps([f"t{n}" for n in range(20)]))
+    (folder / "vocab.json").write_text(json.dumps({f"t{n}": n for n in range(20)}))
     found = [verify.token(t, str(folder), competitors="tokenizer", out=tmp_path / "o")[0] for t in range(6)]
     one = unlike(-1, found)
     done = verify.say(str(one.path), str(folder))
-    assert done.said
-    assert all(r.rival < 20 for r in done.replays)
-    assert any("only ids below 20" in note for note in done.notes)
+    assert done.said == any(r.argmax == one.token and r.margin > 0 for r in done.replays)
+    for replay in done.replays:
+        assert replay.said or replay.rival < 20 or "compares ids below 20 only" in replay.why
+    assert any("compares ids below 20 only" in note for note in done.notes)
 
 
 def test_models_without_a_folder_or_class(gpt2: tuple[Path, Decision], tmp_path: Path) -> None:

@@ -87,11 +87,11 @@ def read_regular(path: Path) -> bytes:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ModelUnavailableError("not a regular file")
+            raise ModelUnavailableError(f"{path.name!a} is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ModelUnavailableError(f"cannot read: {error.strerror or error}") from None
+        raise ModelUnavailableError(f"cannot read {path.name!a}: {error.strerror or error}") from None
     if len(data) > MAX_BYTES:
         raise OversizedError(f"over the limit of {MAX_BYTES} bytes")
     return data

@@ -65,8 +65,8 @@ class Replay:
 
     @property
     def said(self) -> bool:
-        """Whether the token's logit is larger than every other."""
-        return self.margin > 0
+        """Whether the token's logit is larger than every other, by a norm that is the readout's."""
+        return math.isfinite(self.margin) and self.margin > 0 and self.misread is None
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
     if module is None:
         raise ModelUnavailableError(f"{runner.name}: its final norm was not found")
     passage = runner.put(vector.values, module)
-    argmax, rival, margin = _compare(passage.logits, system.token, system.count)
+    argmax, rival, margin = _compare(passage.logits, system.token)
     given, put, read = (
         lead(system, values, place) if all(map(math.isfinite, values)) else _OVERFLOW
         for values, place in (
@@ -148,17 +148,17 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         spacing=passage.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
         error=_error(system.readout, (system.token, rival), passage),
         dtype=passage.dtype,
-        misread=misread(system.readout, passage.put_in, passage.head_input, passage.epsilon)
+        # Many norms compute in float32 whatever the model's dtype.
+        misread=misread(system.readout, passage.put_in, passage.head_input, max(passage.epsilon, 2.0**-23))
         if vector.place == NORM and put is not _OVERFLOW and read is not _OVERFLOW
         else None,
     )
     return found if found.said else _explained(found, system)
 
 
-def _compare(logits: list[float], token: int, count: int) -> tuple[int, int, float]:
-    """(argmax, rival, margin) among the rows below `count` and the token."""
+def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
+    """(argmax, rival, margin) among all rows, whatever the certificate leaves out."""
     values = np.array(logits)
-    values[count:] = -np.inf
     values[token] = -np.inf
     rival = int(np.argmax(values))
     margin = logits[token] - float(values[rival])
@@ -182,7 +182,17 @@ def _error(readout: Readout, rows: tuple[int, int], passage: Passage) -> float:
 def _explained(r: Replay, system: System) -> Replay:
     """The replay with the first step that lost the token."""
     if not math.isfinite(r.margin):
-        why = f"the model's numbers overflow in {r.dtype}"
+        why = f"the model's numbers overflow in {r.dtype}, or are suppressed"
+    elif r.misread is not None:
+        why = (
+            f"not rounding: what the unembedding reads is off by {r.misread:.3g} of its length from what the "
+            "readout of the certificate makes of the vector; the model has another norm than it says"
+        )
+    elif r.rival >= system.count and r.read.there:
+        why = (
+            f"the certificate compares ids below {system.count} only, the tokenizer's; row {r.rival} is not "
+            "among them"
+        )
     elif not r.given.there:
         why = f"in exact arithmetic, too, the model does not say it there ({r.given.words}): "
         why += (
@@ -194,11 +204,6 @@ def _explained(r: Replay, system: System) -> Replay:
         why = (
             f"rounding: the model's dtype changes entries of the vector by up to {r.rounding:.3g} (the "
             f"largest entry is {r.length:.3g}), and at the rounded vector, in exact arithmetic, {r.put.words}"
-        )
-    elif r.misread is not None:
-        why = (
-            f"not rounding: what the unembedding reads is off by {r.misread:.3g} of its length from what the "
-            "readout of the certificate makes of the vector; the model has another norm than it says"
         )
     elif not r.read.there:
         why = (
@@ -238,7 +243,9 @@ def _notes(runner: TransformersModel, model: Model, s: Statement) -> list[str]:
             "logits were seen not to depend on what they compute"
         )
     if s.competitor_rule == "tokenizer":
-        notes.append(f"only ids below {s.competitors}, the tokenizer's, are compared, as in the certificate")
+        notes.append(
+            f"the certificate compares ids below {s.competitors} only; the model's argmax is over all rows"
+        )
     return notes
 
 

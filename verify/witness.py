@@ -133,6 +133,8 @@ def misread(readout: Readout, r: Sequence[float], read: Sequence[float], epsilon
     h = np.array(_floats(_after_norm(readout, [Fraction(x) for x in z.tolist()])))
     found = np.array(read)
     lengths = [float(np.linalg.norm(x)) for x in (h, found, y, h - shift, shift)]
+    if lengths[1] == 0 and lengths[0] > 0:
+        return 1.0
     if min(lengths[:3]) == 0:
         return None
     away = float(np.linalg.norm(h / lengths[0] - found / lengths[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,10 @@ def _lines(spoken: Spoken) -> Iterator[tuple[str, str]]:
         yield "", ""
         yield "put in", f"{r.vector.source}, where {r.module} ({r.vector.place}) reads"
         yield "held by the model", _held(r)
-        word = "the token" if r.said else "a tie" if r.margin == 0 else "another"
+        word = (
+            "the token" if r.argmax == s.token and r.margin != 0 else "a tie" if r.margin == 0 else "another"
+        )
+        word += "" if r.misread is None else ", by another norm than the certificate's"
         yield "the model says", f"{r.argmax} {tokens.display(r.argmax)}: {word}"
         yield "margin in floats", f"{r.margin:.6g} over {r.rival} {tokens.display(r.rival)}"
         exact = "none" if r.put.margin is None else f"{approximate(r.put.margin):.6g}"
@@ -122,10 +126,16 @@ def _replay_object(r: Replay, tokens: Any) -> dict[str, Any]:
         "argmax": r.argmax,
         "argmax_text": tokens.text(r.argmax),
         "rival": r.rival,
-        "float_margin": r.margin,
-        "float_spacing": r.spacing,
-        "rounding": r.rounding,
-        "largest_entry": r.length,
+        "float_margin": _finite(r.margin),
+        "float_spacing": _finite(r.spacing),
+        "rounding": _finite(r.rounding),
+        "largest_entry": _finite(r.length),
+        "misread": r.misread,
         **{key: None if x.margin is None else fraction_json(x.margin) for key, x in leads},
         "why": r.why or None,
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return value if math.isfinite(value) else None

@@ -139,7 +139,6 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
     files: dict[str, str] = {}
     config: Config | None = None
     separate = False
-    separate = False
     if overrides is not None and not overrides.empty:
         if source.readout != "checkpoint":
             raise UsageError(
