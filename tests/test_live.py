@@ -163,6 +163,17 @@ def test_an_edit_is_found_in_short_dtypes(dtype: str) -> None:
         verify.from_transformers(model)
 
 
+@pytest.mark.parametrize(
+    "epsilon", [np.float32(0.00306), torch.tensor(0.00306), 1, np.float32(0.003), "", print]
+)
+def test_an_epsilon_of_any_kind_is_found(epsilon: Any) -> None:
+    """In bfloat16 the check in place would not see a difference of two per cent."""
+    model = build(BY_NAME["llama-untied"]).to(torch.bfloat16)
+    model.model.norm.variance_epsilon = epsilon
+    with pytest.raises(ModelUnavailableError, match="variance_epsilon = "):
+        verify.from_transformers(model)
+
+
 def test_an_epsilon_of_the_module_alone_is_found() -> None:
     model = gpt2()
     model.transformer.ln_f.eps = 1e-5

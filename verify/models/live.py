@@ -122,7 +122,13 @@ def require_epsilon(norm: Any, readout: Readout) -> None:
     """The epsilon that the norm's module holds is the configuration's, as a float."""
     for key in _EPSILON_ATTRIBUTES:
         value = getattr(norm, key, None)
-        if isinstance(value, float) and value != float(readout.epsilon):
+        if value is None:
+            continue
+        try:  # numpy's and torch's scalars count like any number
+            held = float(value)
+        except (TypeError, ValueError):
+            held = float("nan")
+        if held != float(readout.epsilon):
             raise ModelUnavailableError(
                 f"the final norm has {key} = {value!r}, but epsilon is {float(readout.epsilon)!r} "
                 f"({readout.epsilon_source}); set both to the one that counts"
