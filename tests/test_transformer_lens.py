@@ -201,6 +201,15 @@ def test_capped_logits_are_not_centred(tmp_path: Path) -> None:
     assert "no center_unembed" in " ".join(ours.readout.notes)
 
 
+def test_a_cap_that_the_library_s_classes_treat_differently_is_refused(tmp_path: Path) -> None:
+    build(BY_NAME["llama-untied"]).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    for cap in (30.0, 0.0):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"final_logit_softcapping": cap}))
+        with pytest.raises(ModelUnavailableError, match="final_logit_softcapping"):
+            load_model(str(tmp_path), readout="transformer-lens")
+
+
 # What is refused
 
 SMALL = {"model_type": "llama"}

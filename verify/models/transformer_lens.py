@@ -55,7 +55,13 @@ def processed(readout: Readout, config: Config) -> Readout:
     Raises ModelUnavailableError for a model that it does not fold, or that is not modelled here.
     """
     gain = _gain(readout, config)
-    capped = config.text("model_type") in _ALWAYS_CAPPED or config.number(_CAP) is not None
+    capped = config.text("model_type") in _ALWAYS_CAPPED
+    if not capped and config.has(_CAP) and config.get(_CAP) is not None:
+        raise ModelUnavailableError(
+            f"{config.name} has {_CAP}: of this model_type TransformerLens's HookedTransformer does not read "
+            "it and centres the rows, its TransformerBridge does and leaves them. Pass the model itself to "
+            "verify.from_hooked"
+        )
     with np.errstate(all="ignore"):  # what overflows is found below
         W, b = _folded(readout, gain)
         if readout.norm == "layernorm":
