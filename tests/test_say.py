@@ -25,6 +25,7 @@ from verify.cli.say import command  # noqa: E402
 from verify.decision import Decision  # noqa: E402
 from verify.errors import ModelUnavailableError, RefutedError, UsageError  # noqa: E402
 from verify.files import write_atomically  # noqa: E402
+from verify.kernel import Speakable, State, to_bytes  # noqa: E402
 from verify.models import Model, ReadoutOverrides, load_model  # noqa: E402
 from verify.models.modules import find_modules, same_values  # noqa: E402
 from verify.models.packed import pack_bytes  # noqa: E402
@@ -302,6 +303,33 @@ def test_certificates_that_are_not_replayed(model: Path, tmp_path: Path) -> None
     with pytest.raises(ModelUnavailableError, match="single file that holds no model to run"):
         write_atomically(tmp_path / "square.safetensors", pack_bytes(load_model(str(model))))
         verify.say(good.path, str(tmp_path / "square.safetensors"))
+
+
+@pytest.mark.parametrize(("shift", "grid"), [(2000, 0), (0, 3000)])
+def test_numbers_beyond_floats(tmp_path: Path, shift: int, grid: int) -> None:
+    """On a cone a witness may be as long or as short as it likes."""
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    decision = decided(tmp_path / "model", "direction")
+    assert decision.proved is not None
+    certificate = decision.proved.certificate
+    claim = certificate.claim
+    assert isinstance(claim, Speakable)
+    assert claim.state is not None
+    state = State(tuple(x << shift for x in claim.state.p), claim.state.k + grid)
+    scaled = Speakable(claim.margin * 2**shift / 2**grid, state)
+    (tmp_path / "far.json").write_bytes(to_bytes(replace(certificate, claim=scaled)))
+    assert verify.audit(tmp_path / "far.json", str(tmp_path / "model")).error is None
+    with pytest.raises(UsageError, match="beyond the range"):
+        verify.say(tmp_path / "far.json", str(tmp_path / "model"))
+
+
+def test_no_model_holds_the_matrices_of_transformer_lens(tmp_path: Path) -> None:
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    pack = tmp_path / "tl.safetensors"
+    verify.pack(str(tmp_path / "model"), pack, readout="transformer-lens")
+    one = unlike(-1, [verify.token(t, str(pack), out=tmp_path / "o")[0] for t in range(8)])
+    with pytest.raises(UsageError, match="TransformerLens"):
+        verify.say(str(one.path), str(pack))
 
 
 def test_a_checkpoint_of_the_readout_alone(

@@ -16,6 +16,7 @@ from verify.errors import ModelUnavailableError, UsageError
 from verify.figures import statement_text
 from verify.kernel import Speakable, System
 from verify.kernel.tensor import unit_exponent
+from verify.models.transformer_lens import is_processed
 from verify.models.transformers_model import DTYPES, TransformersModel
 from verify.recheck import Auditor
 from verify.witness import HEAD, NORM, Lead, Vector, lead, misread, vectors
@@ -107,9 +108,20 @@ def say(path: Path, model: str | None, dtype: str, *, partial: bool) -> Spoken:
             f"{path} is accepted, and says UNSPEAKABLE ({claim.kind}) of {statement_text(s)}: no state "
             "speaks the token, so there is none to put into the model"
         )
+    if is_processed(s):
+        raise UsageError(
+            f"{path} is accepted, and is about the matrices that TransformerLens makes of a checkpoint: no "
+            "model of transformers holds them, so there is none to put the state into"
+        )
     runner = TransformersModel(audit.model, dtype, partial=partial)
     system = System(audit.model.readout, s.domain, s.token, s.competitors)
-    replays = [_replay(runner, system, vector) for vector in vectors(system, claim)]
+    try:
+        replays = [_replay(runner, system, vector) for vector in vectors(system, claim)]
+    except (OverflowError, ZeroDivisionError):
+        raise UsageError(
+            f"{path} is accepted; its witness has numbers beyond the range of 64-bit floats, which no model "
+            "can be given"
+        ) from None
     notes = [*audit.notes, *_notes(runner, audit.model, s)]
     notes += [
         f"{r.module}: the model's norm is not the readout's, by {r.misread:.3g} of what the unembedding reads"
