@@ -275,13 +275,40 @@ def test_a_model_that_cannot_be_run_is_refused() -> None:
         verify.from_transformers(model)
 
 
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook"])
+def test_hooks_of_every_module_are_refused(kind: str) -> None:
+    model = llama()
+    handle = getattr(torch.nn.modules.module, f"register_module_{kind}")(lambda *_: None)
+    try:
+        with pytest.raises(ModelUnavailableError, match="every module"):
+            verify.from_transformers(model)
+    finally:
+        handle.remove()
+    verify.from_transformers(model)
+
+
+def test_a_model_without_logits_is_refused() -> None:
+    model = llama()
+    before = model.forward
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        out = before(*arguments, **options)
+        out.logits = None
+        return out
+
+    model.forward = forward
+    with pytest.raises(ModelUnavailableError, match="logits are a NoneType"):
+        verify.from_transformers(model)
+
+
 def test_other_than_a_hooked_transformer_is_refused() -> None:
     with pytest.raises(ModelUnavailableError, match="from_transformers"):
         verify.from_hooked(gpt2())
 
 
 def test_names() -> None:
-    for name in ("", "two\nlines"):
+    wrong: tuple[Any, ...] = ("", "two\nlines", 5)
+    for name in wrong:
         with pytest.raises(UsageError, match="printable"):
             verify.from_transformers(gpt2(), name=name)
 

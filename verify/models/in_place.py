@@ -89,11 +89,19 @@ def look(model: Any, module: Any, readout: Readout, run: Callable[[], Any]) -> S
     """
     import torch
 
+    hooks = torch.nn.modules.module
+    if hooks._global_forward_pre_hooks or hooks._global_forward_hooks:
+        raise ModelUnavailableError(
+            "hooks are registered for every module (register_module_forward_hook and the like), which come "
+            "before the one that looks: remove them first"
+        )
     modes = {each: each.training for each in model.modules()}
     try:
         with torch.no_grad(), captured(module, float(readout.epsilon)) as seen:
             model.eval()
             logits = run()
+            if not torch.is_tensor(logits):
+                raise TypeError(f"its logits are a {type(logits).__name__}")
     except Exception as error:  # a model's code may raise anything
         raise ModelUnavailableError(
             "the model could not be run on a few tokens, so its readout cannot be checked: "

@@ -74,7 +74,7 @@ def named(
     """The model under `name`, or the name of its class. Raises UsageError for a name of several lines."""
     if name is None:
         name = f"{type(model).__name__} in memory"
-    if not name or not name.isprintable():
+    if type(name) is not str or not name or not name.isprintable():
         raise UsageError("the name of a model is one line of printable characters")
     if vocabulary is not None:
         files = files | vocabulary.files
