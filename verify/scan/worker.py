@@ -104,14 +104,17 @@ class Worker:
 
     def reflect(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
         """(rows that reflections settle, the others as they are); cones only."""
+        if not rows or self.views.system.region not in ("cone", "space"):
+            return [], rows
         view = self.decider.view(self.views.domain)
-        if self.views.system.region not in ("cone", "space") or np.ptp(view.offsets) > 0 or not rows:
+        if np.ptp(view.offsets) > 0:
             return [], rows
         found = reflect(view, np.array([row.token for row in rows]), partial(self._logits, view))
         # Coarse grids first, as long as rounding costs more than a twentieth of the margin.
         waiting = [
-            (row, low, states(self.views.system, y))
-            for row, (y, low) in ((row, x) for row, x in zip(rows, found, strict=True) if x is not None)
+            (row, x[1], states(self.views.system, x[0]))
+            for row, x in zip(rows, found, strict=True)
+            if x is not None
         ]
         settled: dict[int, Row] = {}
         while waiting:
