@@ -48,9 +48,15 @@ done <<<"${VERIFY_MODEL_DIRS:-}"
 
 # Patterns are expanded, and one that matches nothing is an error: a claims file must not drop out unseen.
 # A file that two patterns match is given twice, which the command reads once.
+# ** is any number of folders; the bash of macOS (3.2) takes it for *, and files would drop out unseen.
+globstar=yes
+shopt -s globstar 2>/dev/null || globstar=no
 read -r -d '' -a patterns <<<"${VERIFY_FILES:-}" || true
 files=()
 for pattern in ${patterns[@]+"${patterns[@]}"}; do
+  if [ "$globstar" = no ] && [[ $pattern == *"**"* ]]; then
+    refuse "the pattern '$pattern' needs bash 4 or newer"
+  fi
   if ! found=$(compgen -G "$pattern"); then
     refuse "no claims file matches the pattern '$pattern' of the input 'files'"
   fi

@@ -26,6 +26,7 @@ from verify.errors import (
     FieldValueError,
     MalformedError,
     ModelUnavailableError,
+    NotAtHandError,
     RefutedError,
     UsageError,
     VerifyError,
@@ -90,7 +91,7 @@ def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """No model of the hub is cached, and nothing can be reached. How names are resolved is not touched."""
 
     def absent(repository: str, _: str | None) -> None:
-        raise ModelUnavailableError(f"{repository!r} is not in the local cache")
+        raise NotAtHandError(f"{repository!r} is not in the local cache")
 
     monkeypatch.setattr("verify.models.model.find_snapshot", absent)
 
@@ -247,7 +248,7 @@ def test_a_certificate_that_went_missing_is_noticed(square: Path, work: Path) ->
     (work / "square/readout/2.json").unlink()
     done = run("claims", path, "--audit", "--allow-unchecked", "--model-dir", f"square={square}")
     assert done.returncode == 5
-    assert "no such file" in done.stderr
+    assert "no such file" in done.stdout
 
 
 def test_certificates_swapped_between_claims(square: Path, work: Path) -> None:
@@ -686,6 +687,7 @@ def test_json(mixed: list[Any]) -> None:
     assert done.returncode == data["exit_code"] == 1
     assert data["counts"] == {
         "CONFIRMED": 2, "REFUTED": 1, "SAME ANSWER": 0, "OTHER ANSWER": 0, "UNDECIDED": 0, "UNCHECKED": 1,
+        "ERROR": 0,
     }  # fmt: skip
     assert [c["outcome"] for c in data["claims"]] == ["CONFIRMED", "REFUTED", "CONFIRMED", "UNCHECKED"]
     assert data["claims"][1]["tokens"][0]["holds"] is False

@@ -91,6 +91,28 @@ def test_the_script_refuses_what_it_does_not_know(paper: Path) -> None:
     assert "the pattern 'nothing/*.toml'" in script(paper, files="claims/*.toml nothing/*.toml").stdout
 
 
+def test_two_stars_are_any_number_of_folders(paper: Path) -> None:
+    for folder in ("sub", "sub/deeper"):
+        (paper / "claims" / folder).mkdir()
+    (paper / "claims" / "sub" / "one.toml").write_bytes((paper / "claims" / "my-paper.toml").read_bytes())
+    done = script(paper, files="claims/**/*.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 claims: 8 CONFIRMED" in done.stdout
+    (paper / "claims" / "sub" / "deeper" / "two.toml").write_text("nonsense")
+    assert script(paper, files="claims/**/*.toml").returncode == 4
+
+
+def test_files_of_the_repository_stand_in_for_no_module(paper: Path) -> None:
+    (install,) = (s for s in ACTION["runs"]["steps"] if s["name"] == "Install verify")
+    (line,) = (x for x in install["run"].splitlines() if x.startswith('"$VERIFY_PYTHON"'))
+    (paper / "venv.py").write_text("open('hit', 'w')")
+    made = paper / "made"
+    environment = {**os.environ, "VERIFY_PYTHON": sys.executable, "VERIFY_VENV": str(made)}
+    subprocess.run(["bash", "-c", line], cwd=paper, env=environment, check=True)
+    assert (made / "bin" / "pip").exists()
+    assert not (paper / "hit").exists()
+
+
 def test_a_file_that_two_patterns_match_is_judged_once(paper: Path) -> None:
     done = script(paper, files="claims/*.toml claims/my-*.toml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,7 +158,9 @@ def test_the_pre_commit_hook_runs_the_command(paper: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     used = yaml.safe_load(block("pre-commit"))["repos"][0]["hooks"][0]
     assert hook["id"] == used["id"] == "verify-claims"
-    verify, name, *options = hook["entry"].split()
+    # In `args`, so that a user's own take their place.
+    options: list[str] = hook["args"]
+    verify, name = hook["entry"].split()
     assert (verify, name) == ("verify", "claims")
     known = {o for p in claims_command.params for o in p.opts}
     assert set(options) <= known

@@ -106,7 +106,7 @@ def test_torch_weights_only_without_safetensors(tmp_path: Path) -> None:
 def test_offline_and_not_cached_is_one_clear_line(tmp_path: Path) -> None:
     for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         answer = ask("org/absent", tmp_path, **environment)
-        assert answer.text.startswith("ModelUnavailableError 'org/absent'")
+        assert answer.text.startswith("NotAtHandError 'org/absent'")
         assert "pass a folder" in answer.text
         assert "\n" not in answer.text
         assert answer.seconds < 10

@@ -32,6 +32,10 @@ class ModelUnavailableError(VerifyError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class NotAtHandError(ModelUnavailableError):
+    """Nothing is known to be wrong with the model: it, or a part of it, is not here and could not be had."""
+
+
 class OutputError(VerifyError):
     """A file could not be written: no such folder, no permission, disk full."""
 

@@ -222,7 +222,12 @@ def derive_statement(statement: Statement, model: Model, result: Audit) -> None:
     tokens = model.tokens
     size = tokens.size
     if size is None:
-        result.hypotheses.append(f"the token's text, {statement.text!r}: no tokenizer file is at hand")
+        text = (
+            "that the token has no text"
+            if statement.text is None
+            else f"the token's text, {statement.text!r}"
+        )
+        result.hypotheses.append(f"{text}: no tokenizer file is at hand")
         if statement.competitor_rule == "tokenizer":
             result.hypotheses.append(f"the tokenizer's size, {statement.competitors}")
     else:

@@ -44,10 +44,12 @@ class Computer:
 
     out: a folder for certificates and ledgers; None keeps them in memory, ledgers in a temporary folder. A
     certificate of the very same statement that lies there already is proved again, and nothing is searched.
+    evidence: the certificates and ledgers of this run in `out`. Words name them from there.
     """
 
     def __init__(self, out: Path | None = None, tell: Callable[[str], None] = lambda _: None) -> None:
         self.out, self.tell = out, tell
+        self.evidence: set[Path] = set()
         self._decisions: dict[tuple[Key, str, int], dict[str, Decision]] = {}
         self._decider: tuple[Key, str, Decider] | None = None
         self._tops: dict[tuple[Key, str, int], _OwnVectors] = {}
@@ -72,6 +74,8 @@ class Computer:
                 if self.out is not None and decision.proved is not None:
                     decision.path = certificate_path(self.out, decision.proved.certificate.statement)
                     write_atomically(decision.path, decision.certificate)
+            if decision.path is not None:
+                self.evidence.add(decision.path)
             known[domain.name] = decision
         return known[domain.name]
 
@@ -133,9 +137,8 @@ class Computer:
             self._decider = (key_of(model), rule, Decider(model, rule))
         return self._decider[2]
 
-    @staticmethod
-    def _fact(decision: Decision) -> Fact:
-        where = str(decision.path) if decision.path else "decided here"
+    def _fact(self, decision: Decision) -> Fact:
+        where = self._place(decision.path)
         claim = decision.claim
         if claim is None:
             return Fact(decision.token, None, f"undecided: {decision.reason}")
@@ -144,6 +147,10 @@ class Computer:
             return Fact(decision.token, "speakable", f"{where}: {words}", source=decision.path)
         words = f"unspeakable, Farkas multipliers, gap {approximate(claim.gap):.6g}, {claim.kind}"
         return Fact(decision.token, "unspeakable", f"{where}: {words}", source=decision.path)
+
+    def _place(self, path: Path | None) -> str:
+        """Where in `out` evidence lies, for people."""
+        return "decided here" if self.out is None or path is None else path.relative_to(self.out).as_posix()
 
     def _scan(self, claim: Claim, model: Model) -> Iterator[Fact]:
         from verify.scan.run import scan
@@ -156,7 +163,9 @@ class Computer:
             self.tell(f"{claim.id}: a scan of {model.name} in {claim.domain.name}")
             done = scan(model, claim.domain.name, out, competitors=claim.competitors)
             header, path = done.proved.header, done.folder.path
-            name = "decided here, by a scan" if self.out is None else str(path)
+            if self.out is not None:
+                self.evidence.add(path)
+            name = self._place(path) if self.out is not None else "decided here, by a scan"
             item = scanned(path, name, header.statement)
             wanted = set(claim.members)
             rows = [row for block in done.folder.blocks(header) for row in block if row.token in wanted]

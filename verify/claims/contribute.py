@@ -5,18 +5,18 @@ The certificates prove what they say by themselves. Wrong here = a page that mis
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from verify.claims.claim import ANY_MODEL, FORMAT, HARD, MANY, OWN_VECTOR, VERSION, Claim, ClaimsFile
 from verify.claims.judge import CONFIRMED, REFUTED, Result, shown
-from verify.claims.report import by_file, counts, totals, weights_lines
-from verify.claims.weights import Identity, NotAtHandError
-from verify.errors import UsageError
+from verify.claims.report import as_json, by_file, counts, totals, weights_lines
+from verify.claims.weights import Identity
+from verify.errors import ModelUnavailableError, NotAtHandError, UsageError, VerifyError
 from verify.figures import escape
 from verify.files import read_regular, require_writable, write_atomically
 
@@ -30,14 +30,19 @@ if TYPE_CHECKING:
     from verify.models import Model
 
 PAGE, SUMS, CLAIMS, REPORT = "README.md", "SHA256SUMS", "claims", "outcomes.json"
+_TITLE = "# Claims, decided"
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What can be asked of any model, against all rows: verdicts by (token, domain), tops at own vectors."""
+    """What can be asked of any model, against all rows: verdicts by (token, domain), tops at own vectors.
+
+    left: ids of the claims that ask something else, or of too many tokens.
+    """
 
     verdicts: dict[tuple[int, str], Domain]
     own: tuple[int, ...]
+    left: tuple[str, ...] = ()
 
     def require_rows(self, model: Model) -> None:
         """Raise UsageError if a token is beyond a model's rows."""
@@ -67,18 +72,23 @@ class Elsewhere:
 def questions_of(claims: Iterable[Claim]) -> Questions:
     """What the claims ask that is the same question in another model.
 
-    Left out: large universes, other competitors than all rows, hard to speak in the model's sense, floats.
+    Left out: more than 1,000 tokens, other competitors than all rows, floats, and hard to speak in the
+    model's sense.
     """
     verdicts: dict[tuple[int, str], Domain] = {}
     own: set[int] = set()
+    left: dict[str, None] = {}
     for c in claims:
-        if c.model == ANY_MODEL or c.competitors != "all" or len(c.members) > MANY:
+        if c.model == ANY_MODEL:
             continue
-        if c.sense == "post" or (c.method is not None and c.method.name == OWN_VECTOR):
+        elsewhere = c.competitors == "all" and len(c.members) <= MANY
+        if elsewhere and (c.sense == "post" or (c.method is not None and c.method.name == OWN_VECTOR)):
             own.update(c.members)
-        elif c.method is None and c.verdict != HARD:
+        elif elsewhere and c.method is None and c.verdict != HARD:
             verdicts.update(((t, c.domain.name), c.domain) for t in c.members)
-    return Questions(dict(sorted(verdicts.items())), tuple(sorted(own)))
+        else:
+            left[c.id] = None
+    return Questions(dict(sorted(verdicts.items())), tuple(sorted(own)), tuple(left))
 
 
 def everywhere(
@@ -111,52 +121,83 @@ def require_ready(
     or weights cannot be loaded; FieldValueError where a model lacks a claim's tokens; OutputError.
     """
     require_writable(out)
-    inputs = {file.path.resolve() for file in files}
+    _require_ours(out)
     taken: dict[str, Path] = {}
     for file in files:
-        if (out / CLAIMS / file.path.name).resolve() in inputs:
-            raise UsageError(
-                f"{file.path} would be written over by its decided copy: choose another folder with --out"
-            )
+        inputs = [file.path, *(file.path.parent / name for c in file.claims for name in c.evidence)]
+        for path in inputs:
+            if path.resolve().is_relative_to(out.resolve()):
+                raise UsageError(
+                    f"{path} lies in the folder of --out and could be written over: choose another folder"
+                )
         kept = [file.path.parent / name for c in file.claims if c.model == ANY_MODEL for name in c.evidence]
         for path in (file.path, *kept):
             if taken.setdefault(path.name, path.resolve()) != path.resolve():
                 raise UsageError(f"two files are called {path.name}: give them different names")
         for c in file.claims:
             if c.model != ANY_MODEL:
-                with contextlib.suppress(NotAtHandError):
+                try:
                     weights.model(c)
+                except NotAtHandError:
+                    continue
+                except VerifyError as error:
+                    raise type(error)(f"{file.path}: {error}") from None
     for name in also:
         questions.require_rows(weights.named(name))
 
 
+def _require_ours(out: Path) -> None:
+    """Raise UsageError if files lie where the page and its like go, and the page is none of ours."""
+    there = [name for name in (PAGE, REPORT, SUMS) if (out / name).exists()]
+    try:
+        ours = read_regular(out / PAGE).startswith(f"{_TITLE}\n".encode())
+    except ModelUnavailableError:
+        ours = False
+    if there and not ours:
+        raise UsageError(f"{out / there[0]} would be written over: choose another folder with --out")
+
+
 def write_folder(
-    out: Path, results: Sequence[Result], others: Sequence[Elsewhere], report: str
-) -> list[Path]:
-    """Write claims, summary, report and sums beside the certificates in `out`; the claims files written."""
-    written = []
+    out: Path,
+    results: Sequence[Result],
+    code: int,
+    others: Sequence[Elsewhere],
+    questions: Questions,
+    evidence: Iterable[Path],
+) -> None:
+    """Write claims, summary, report and sums beside the certificates and ledgers in `out`.
+
+    code: exit code of the results. evidence: those certificates and ledgers. What else lies in `out`, of
+    earlier runs for example, is not listed in the sums.
+    """
+    written = {out / REPORT, out / PAGE}
     for file, some in by_file(results).items():
         path = out / CLAIMS / file.name
-        claims = tuple(_with_evidence(r, out / CLAIMS) for r in some)
+        claims = tuple(_with_evidence(r, out / CLAIMS, written) for r in some)
         write_atomically(path, toml_bytes(replace(some[0].file, claims=claims)))
-        written.append(path)
-    write_atomically(out / REPORT, report.encode() + b"\n")
-    write_atomically(out / PAGE, _page(results, others).encode())
+        written.add(path)
+    write_atomically(out / REPORT, as_json(results, code, f"{CLAIMS}/").encode() + b"\n")
+    write_atomically(out / PAGE, _page(results, others, questions).encode())
+    for path in evidence:
+        written.update(path.rglob("*") if path.is_dir() else [path])
     sums = []
-    for path in sorted(p for p in out.rglob("*") if p.is_file() and p != out / SUMS):
+    for path in sorted(p for p in written if p.is_file()):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         sums.append(f"{digest}  {path.relative_to(out).as_posix()}\n")
     write_atomically(out / SUMS, "".join(sums).encode())
-    return written
 
 
-def _with_evidence(r: Result, here: Path) -> Claim:
-    """The claim with the weights and the evidence that decided it, and its outcome as the expected one."""
+def _with_evidence(r: Result, here: Path, written: set[Path]) -> Claim:
+    """The claim with the weights and the evidence that decided it, and its outcome as the expected one.
+
+    written: the files that come along are added.
+    """
     c, old = r.claim, []
     for name in r.claim.evidence:
         source = r.file.path.parent / name
         if c.model == ANY_MODEL:  # small, and of no model: it comes along
             write_atomically(here / source.name, read_regular(source))
+            written.add(here / source.name)
             old.append(source.name)
         else:
             old.append(_relative(source, here))
@@ -237,15 +278,16 @@ def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _page(results: Sequence[Result], others: Sequence[Elsewhere]) -> str:
+def _page(results: Sequence[Result], others: Sequence[Elsewhere], questions: Questions) -> str:
+    files = " ".join(shlex.quote(f"{CLAIMS}/{file.name}") for file in by_file(results))
     lines = [
-        "# Claims, decided",
+        _TITLE,
         "",
         f"Written by `verify claims --recompute --out`: {totals(results)}.",
         "To check it all again, without a solver (`--model-dir NAME=PATH` says where weights lie):",
         "",
         "```sh",
-        f"verify claims {CLAIMS}/*.toml --audit --allow-unchecked",
+        f"verify claims {files} --audit --allow-unchecked",
         "sha256sum -c " + SUMS,
         "```",
     ]
@@ -255,13 +297,16 @@ def _page(results: Sequence[Result], others: Sequence[Elsewhere]) -> str:
         lines += [", ".join(f"{n} {name}" for name, n in counts(some).items() if n) + ".", ""]
         lines += ["| claim | what is claimed | outcome | evidence |", "|---|---|---|---|"]
         for r in some:
-            words = escape(" ".join((r.reason, *shown(r, 1))).strip())
+            words = escape("; ".join(filter(None, (r.reason, *shown(r, 1)))))
             about = escape(f"{r.claim.words} - {r.claim.subject}")
             lines.append(f"| {escape(r.claim.id)} | {about} | {r.outcome} | {words} |")
         lines += ["", *_weights((r.claim.model, r.weights) for r in some if r.weights is not None)]
     if others:
         lines += ["", "## Tokens of the claims in every model asked for, against all rows", ""]
         lines += [*_weights((o.model, o.weights) for o in others), ""]
+        if questions.left:
+            left = ", ".join(map(escape, questions.left))
+            lines += [f"Not asked of them (other questions, or more than {MANY:,} tokens): {left}.", ""]
         domains = sorted({d for o in others for _, d in o.verdicts})
         heads = [f"{escape(o.model)}: {x}" for o in others for x in (*domains, "top at own vector")]
         lines += ["| token | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]

@@ -6,6 +6,7 @@ The format is docs/claims.md; verify/schemas/claims-1.schema.json is the same fo
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 import tomllib
@@ -91,6 +92,8 @@ def from_bytes(data: bytes, path: Path) -> ClaimsFile:
         raise OversizedError(f"over the limit of {_MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise NotationError("it begins with a byte order mark, which TOML has not: save it without one")
         root = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise NotationError(f"not TOML: {error}") from None
@@ -127,7 +130,14 @@ def _source(value: object) -> Source:
     f = _table(value, "source")
     _keys(f, "source", ("title", "author", "date", "address"))
     texts = {name: _text(f[name], f"source: {name}") for name in f}
-    if not _DATE.fullmatch(texts["date"]):
+    date = texts["date"]
+    try:
+        datetime.date.fromisoformat(date + "0001-01-01"[len(date) :])
+    except ValueError:
+        real = False
+    else:
+        real = _DATE.fullmatch(date) is not None
+    if not real:
         raise NotationError('source: date is not "YYYY", "YYYY-MM" or "YYYY-MM-DD"')
     return Source(**texts)
 
@@ -356,12 +366,15 @@ def _require_covered(universes: dict[str, Universe], claims: Collection[Claim]) 
 
 
 def _lines(text: str) -> dict[str, int]:
-    """The line of each id, as it is usually written."""
+    """The line of each id, as it is usually written: after a line [[claim]]."""
     found: dict[str, int] = {}
+    inside = False
     for number, line in enumerate(text.split("\n"), 1):
         match = _ID_LINE.match(line)
-        if match is not None:
+        if match is not None and inside:
             found.setdefault(match[2], number)
+            inside = False
+        inside = inside or line.strip() == "[[claim]]"
     return found
 
 

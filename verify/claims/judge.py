@@ -1,4 +1,5 @@
-"""GLUE. The outcome of a claim: CONFIRMED, REFUTED, UNDECIDED, or UNCHECKED where weights are not at hand.
+"""GLUE. The outcome of a claim: CONFIRMED, REFUTED, UNDECIDED, or UNCHECKED where weights are not at hand;
+ERROR where they, or the evidence, are not what they should be.
 
 Only proved facts count, in the claim's own domain. What a solver answers in floats is no proof, and has
 outcomes of its own: SAME ANSWER, OTHER ANSWER. Wrong here = an outcome that its evidence does not bear.
@@ -13,19 +14,20 @@ from verify.claims.claim import HARD, MANY, Claim, ClaimsFile
 from verify.claims.compute import Computer, on_sphere
 from verify.claims.evidence import Evidence, Fact
 from verify.claims.printed import check_proof
-from verify.claims.weights import Identity, NotAtHandError, Weights
+from verify.claims.weights import Identity, Weights
 from verify.errors import (
     EXIT_REFUTED,
     EXIT_UNAVAILABLE,
     EXIT_UNDECIDED,
     FieldValueError,
+    NotAtHandError,
     VerifyError,
 )
 from verify.figures import approximate
 from verify.files import read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from verify.claims.claim import Method
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 CONFIRMED, REFUTED, UNDECIDED, UNCHECKED = "CONFIRMED", "REFUTED", "UNDECIDED", "UNCHECKED"
 SAME, OTHER = "SAME ANSWER", "OTHER ANSWER"
-OUTCOMES = (CONFIRMED, REFUTED, SAME, OTHER, UNDECIDED, UNCHECKED)
+ERROR = "ERROR"
+OUTCOMES = (CONFIRMED, REFUTED, SAME, OTHER, UNDECIDED, UNCHECKED, ERROR)
 DEFAULT, AUDIT, RECOMPUTE = "default", "audit", "recompute"
 
 
@@ -53,7 +56,9 @@ class Finding:
 
 @dataclass
 class Result:
-    """The outcome of one claim, with what it rests on. weights: None where it rests on none."""
+    """The outcome of one claim, with what it rests on. weights: None where it rests on none. error: the exit
+    code of an ERROR, whose message is the reason.
+    """
 
     file: ClaimsFile
     claim: Claim
@@ -61,6 +66,7 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     reason: str = ""
     weights: Identity | None = None
+    error: int = 0
 
     @property
     def as_expected(self) -> bool:
@@ -71,7 +77,9 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0, 1 where another outcome is expected, 3 undecided, 5 unchecked."""
+        """0, 1 where another outcome is expected, 3 undecided, 5 unchecked; an error's own."""
+        if self.outcome == ERROR:
+            return self.error
         if self.outcome == UNCHECKED:
             return EXIT_UNAVAILABLE
         if self.as_expected:
@@ -85,12 +93,15 @@ class Result:
         return found.count(True), found.count(False), found.count(None)
 
 
-def exit_code(results: Iterable[Result], *, allow_unchecked: bool = False) -> int:
-    """That of the worst claim: not as expected 1, undecided 3, unchecked 5 unless allowed."""
-    codes = {r.exit_code for r in results}
-    if allow_unchecked:
-        codes.discard(EXIT_UNAVAILABLE)
-    return next((code for code in (EXIT_REFUTED, EXIT_UNDECIDED, EXIT_UNAVAILABLE) if code in codes), 0)
+def exit_code(results: Sequence[Result], *, allow_unchecked: bool = False) -> int:
+    """That of the worst claim: 1 not as expected; then errors, with their own; 3 undecided; 5 unchecked,
+    unless that is allowed.
+    """
+    errors = {r.error for r in results if r.outcome == ERROR}
+    codes = {r.exit_code for r in results if not (allow_unchecked and r.outcome == UNCHECKED)} - {0}
+    if EXIT_REFUTED in codes:
+        return EXIT_REFUTED
+    return min(errors or codes, default=0)
 
 
 class Judge:
@@ -109,6 +120,13 @@ class Judge:
         except VerifyError as error:
             prefix = "" if str(error).startswith(str(file.path)) else f"{file.path}: "
             raise type(error)(f"{prefix}{error}") from None
+
+    def outcome(self, file: ClaimsFile, claim: Claim) -> Result:
+        """The same, with ERROR in place of a VerifyError: the outcomes of other claims must not be lost."""
+        try:
+            return self.judge(file, claim)
+        except VerifyError as error:
+            return Result(file, claim, ERROR, reason=str(error), error=error.exit_code)
 
     def _judge(self, file: ClaimsFile, claim: Claim) -> Result:
         method = claim.method

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from verify.claims.judge import CONFIRMED, OTHER, OUTCOMES, REFUTED, SAME, UNCHECKED, UNDECIDED, Result, shown
+from verify.claims.judge import (
+    CONFIRMED,
+    ERROR,
+    OTHER,
+    OUTCOMES,
+    REFUTED,
+    SAME,
+    UNCHECKED,
+    UNDECIDED,
+    Result,
+    shown,
+)
 from verify.figures import escape, plain
 
 if TYPE_CHECKING:
@@ -26,6 +37,7 @@ _SARIF_KIND = {
     UNDECIDED: "open",
     UNCHECKED: "notApplicable",
 }
+_JUNIT = {"unexpected": "failure", "error": "error", "undecided": "error", "unchecked": "skipped"}
 
 
 def counts(results: Sequence[Result]) -> dict[str, int]:
@@ -52,7 +64,9 @@ def weights_lines(weights: Identity | None) -> list[str]:
 
 
 def verdict_of(result: Result) -> str:
-    """ok, unexpected, undecided or unchecked."""
+    """ok, unexpected, error, undecided or unchecked."""
+    if result.outcome == ERROR:
+        return "error"
     return {0: "ok", 1: "unexpected", 3: "undecided", 5: "unchecked"}[result.exit_code]
 
 
@@ -70,8 +84,7 @@ def headline(result: Result) -> str:
 def text_lines(result: Result, most: int = 3) -> list[str]:
     """An outcome for people: headline, then what it rests on."""
     lines = [headline(result)]
-    if result.reason:
-        lines.append(f"    {plain(result.reason)}")
+    lines += [f"    {plain(line)}" for line in result.reason.splitlines()]
     lines += [f"    {plain(words)}" for words in shown(result, most)]
     reported = result.claim.reported
     if reported is not None:
@@ -91,25 +104,27 @@ def totals(results: Sequence[Result]) -> str:
     return f"{len(results)} claims: {', '.join(parts)}; {wrong} not as expected"
 
 
-def as_json(results: Sequence[Result], code: int) -> str:
-    """Everything, for scripts."""
+def as_json(results: Sequence[Result], code: int, folder: str = "") -> str:
+    """Everything, for scripts. folder: stands before the names of files, in place of where they lie here."""
     return json.dumps(
         {
             "format": "verify-claims-report",
             "version": 1,
             "exit_code": code,
             "counts": counts(results),
-            "claims": [_json(r) for r in results],
+            "claims": [
+                _json(r, f"{folder}{r.file.path.name}" if folder else str(r.file.path)) for r in results
+            ],
         },
         indent=1,
     )
 
 
-def _json(r: Result) -> dict[str, Any]:
+def _json(r: Result, file: str) -> dict[str, Any]:
     c = r.claim
     yes, no, rest = r.counts
     return {
-        "file": str(r.file.path),
+        "file": file,
         "line": c.line,
         "id": c.id,
         "claim": c.words,
@@ -135,15 +150,12 @@ def _json(r: Result) -> dict[str, Any]:
 
 
 def as_junit(results: Sequence[Result]) -> str:
-    """JUnit XML: not as expected is a failure, undecided an error, unchecked skipped."""
-    kinds = Counter(verdict_of(r) for r in results)
-    numbers = {"failures": "unexpected", "errors": "undecided", "skipped": "unchecked"}
-    totals_of = {name: str(kinds[kind]) for name, kind in numbers.items()}
+    """JUnit XML: not as expected is a failure, undecided an error as well, unchecked skipped."""
+    totals_of = _junit_totals(results)
     root = ET.Element("testsuites", {"name": "verify claims", "tests": str(len(results)), **totals_of})
     for file, some in by_file(results).items():
         path = str(file)
-        kinds = Counter(verdict_of(r) for r in some)
-        totals_of = {name: str(kinds[kind]) for name, kind in numbers.items()}
+        totals_of = _junit_totals(some)
         suite = ET.SubElement(root, "testsuite", {"name": _xml(path), "tests": str(len(some)), **totals_of})
         for r in some:
             case = ET.SubElement(
@@ -155,7 +167,7 @@ def as_junit(results: Sequence[Result]) -> str:
                 line=str(r.claim.line),
             )
             told = _xml("\n".join(text_lines(r)))
-            tag = {"unexpected": "failure", "undecided": "error", "unchecked": "skipped"}.get(verdict_of(r))
+            tag = _JUNIT.get(verdict_of(r))
             if tag is None:
                 ET.SubElement(case, "system-out").text = told
             else:
@@ -164,17 +176,26 @@ def as_junit(results: Sequence[Result]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode")
 
 
+def _junit_totals(results: Sequence[Result]) -> dict[str, str]:
+    tags = Counter(_JUNIT.get(verdict_of(r)) for r in results)
+    return {"failures": str(tags["failure"]), "errors": str(tags["error"]), "skipped": str(tags["skipped"])}
+
+
 def _xml(text: str) -> str:
     """Without the characters that XML cannot hold."""
     return "".join(c if c in "\n\t" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def as_sarif(results: Sequence[Result], version: str) -> str:
-    """SARIF 2.1.0. A claim that is not as expected is a failure, of level error; all others have no level."""
+    """SARIF 2.1.0. Claims not as expected, and errors, are failures of level error; others have no level."""
     rules = [
         {
             "id": "unexpected",
             "shortDescription": {"text": "A claim's outcome is not the one its file expects."},
+        },
+        {
+            "id": "error",
+            "shortDescription": {"text": "A claim's evidence or weights are not what they should be."},
         },
         {"id": "undecided", "shortDescription": {"text": "A claim was neither confirmed nor refuted."}},
         {
@@ -201,8 +222,8 @@ def _sarif(r: Result, names: list[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "ruleId": verdict,
         "ruleIndex": names.index(verdict),
-        "kind": "fail" if verdict == "unexpected" else _SARIF_KIND[r.outcome],
-        "level": "error" if verdict == "unexpected" else "none",
+        "kind": "fail" if verdict in ("unexpected", "error") else _SARIF_KIND[r.outcome],
+        "level": "error" if verdict in ("unexpected", "error") else "none",
         "message": {"text": "\n".join(text_lines(r))},
         "locations": [
             {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": r.claim.line}}}
@@ -222,8 +243,8 @@ def _uri(path: Path) -> str:
 
 
 def github_annotations(results: Sequence[Result]) -> list[str]:
-    """Workflow commands: an error for a claim not as expected, a warning for what could not be settled."""
-    levels = {"unexpected": "error", "undecided": "warning", "unchecked": "warning"}
+    """Workflow commands: errors for errors and claims not as expected, warnings for what was not settled."""
+    levels = {"unexpected": "error", "error": "error", "undecided": "warning", "unchecked": "warning"}
     out, unchecked = [], 0
     for r in results:
         level = levels.get(verdict_of(r))
@@ -256,7 +277,7 @@ def _property(text: str) -> str:
 
 def markdown(results: Sequence[Result], most: int = 200) -> str:
     """The step summary: totals by file, then every claim that is not plainly as expected, then the rest."""
-    order = ("unexpected", "undecided", "unchecked", "ok")
+    order = ("unexpected", "error", "undecided", "unchecked", "ok")
     lines = ["## Claims", "", totals(results) + ".", ""]
     lines += ["| file | " + " | ".join(OUTCOMES) + " | not as expected |"]
     lines += ["|---|" + "---|" * (len(OUTCOMES) + 1)]

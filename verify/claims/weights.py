@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from verify.errors import FieldValueError, ModelUnavailableError, UsageError
+from verify.claims.claim import ANY_MODEL
+from verify.errors import FieldValueError, ModelUnavailableError, NotAtHandError, UsageError
 from verify.models import competitor_count, load_model, load_named
 from verify.models.bundled import BUNDLED
 from verify.models.hub import split_hub_name
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Loaded models that are kept: their tensors are mapped, their float copies are not here.
 _MOST_MODELS = 4
-
-
-class NotAtHandError(ModelUnavailableError):
-    """Weights or a tokenizer that nobody named are not on this machine: the claim is UNCHECKED."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,10 @@ class Weights:
     def __init__(self, folders: Mapping[str, Path] | None = None, *, fetch: bool = True) -> None:
         self.folders, self.fetch = dict(folders or {}), fetch
         for name in self.folders:
+            if name == ANY_MODEL:
+                raise UsageError(
+                    f"--model-dir {name}: claims on every model look at no weights; leave it out"
+                )
             if name in BUNDLED:
                 raise UsageError(f"--model-dir {name}: this model comes with this program; leave it out")
         self._loaded: dict[tuple[str, str | None], Model] = {}
@@ -95,13 +96,17 @@ class Weights:
     def identity(self, claim: Claim, model: Model) -> Identity:
         """What to tell about the weights of a claim.
 
-        A folder does not say which model it holds, --model-dir does: a hypothesis, unless the claim names
-        the weights themselves by their fingerprint.
+        A folder does not say which model it holds, --model-dir does: a hypothesis. A claim's fingerprint
+        names the tensors, and leaves what the folder's other files say.
         """
         hypothesis = ""
-        if claim.model in self.folders and claim.fingerprint is None:
+        if claim.model in self.folders:
             revision = f"@{claim.revision}" if claim.revision else ""
             hypothesis = f"this folder is {claim.model}{revision}"
+            if claim.fingerprint is not None:
+                hypothesis = (
+                    f"norm, epsilon and tokenizer of {claim.model}{revision} are those of this folder"
+                )
         return Identity(model.readout.fingerprint, model.revision, hypothesis)
 
     def competitors(self, claim: Claim, model: Model) -> int:
@@ -140,11 +145,13 @@ class Weights:
             )
         try:
             model = load_named(f"{name}@{revision}" if revision else name)
-        except ModelUnavailableError as error:
+        except NotAtHandError as error:
             reason = str(error)
             if not self.fetch and "not in the local cache" in reason:
                 reason = f"neither bundled nor in the hub's cache; give --model-dir {name}=PATH, or --fetch"
             raise NotAtHandError(f"the weights of {name} are not at hand: {reason}") from error
+        except ModelUnavailableError as error:
+            raise ModelUnavailableError(f"the weights of {name} cannot be loaded: {error}") from error
         if model.name != name:
             raise UsageError(
                 f"model {name[:100]!a} loads {model.name!a}: write that name, and a commit as the claim's "

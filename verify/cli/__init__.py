@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -82,6 +83,10 @@ def command() -> None:
 
 def main() -> None:
     """Entry point: declared errors become one line on stderr and their exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A token's text may be one that the terminal's encoding has not.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command.main(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -108,5 +113,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"verify: {message}", err=True)
+    # Names from files and command lines must not move the cursor, or begin a line of their own.
+    lines = (line if line.isprintable() else ascii(line)[1:-1] for line in message.split("\n"))
+    click.echo("verify: " + "\n".join(lines), err=True)
     sys.exit(code)

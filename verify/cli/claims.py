@@ -63,14 +63,15 @@ def command(
     """Check published claims (TOML files, docs/claims.md), and tell the outcome of each with its evidence.
 
     CONFIRMED and REFUTED are proved; UNDECIDED claims were not settled; UNCHECKED means that the weights are
-    not at hand, which is never a pass. SAME ANSWER and OTHER ANSWER are what a solver says in floats when it
-    is run again (--recompute only), and no proof. Without an option saved evidence is audited first, and what
-    it does not settle is decided anew. Weights: bundled models, --model-dir, and the hub's local cache.
+    not at hand, which is never a pass; ERROR that they, or the evidence, are not what they should be. SAME
+    ANSWER and OTHER ANSWER are what a solver says in floats when it is run again (--recompute only), and no
+    proof. Without an option saved evidence is audited first, and what it does not settle is decided anew.
+    Weights: bundled models, --model-dir, and the hub's local cache.
     """
     from verify.claims import Judge, exit_code, read_claims
     from verify.claims.compute import Computer
     from verify.claims.contribute import everywhere, questions_of, require_ready, write_folder
-    from verify.claims.report import as_json
+    from verify.claims.judge import ERROR
     from verify.claims.weights import Weights
 
     if recompute and audit:
@@ -97,9 +98,10 @@ def command(
         mode = "audit" if audit else "recompute" if recompute else "default"
         results = _judge(read, Judge(weights, computer, mode), quiet=form != "text")
         code = exit_code(results, allow_unchecked=allow_unchecked)
-        if out is not None:
+        failed = any(r.outcome == ERROR for r in results)
+        if out is not None and not failed:
             others = everywhere(questions, list(dict.fromkeys(also)), weights, computer)
-            write_folder(out, results, others, as_json(results, code))
+            write_folder(out, results, code, others, questions, computer.evidence)
     except VerifyError as error:
         if form == "github":
             from verify.claims.report import error_annotation
@@ -107,7 +109,9 @@ def command(
             click.echo(error_annotation(error))
         raise
     _tell("")
-    _report(results, form, code, out)
+    _report(results, form, code, None if failed else out)
+    if out is not None and failed:
+        click.echo(f"verify: {out} holds the certificates alone, because of the errors above", err=True)
     return code or (3 if any(o.undecided for o in others) else 0)
 
 
@@ -135,7 +139,7 @@ def _judge(files: Sequence[ClaimsFile], judge: Judge, *, quiet: bool) -> list[Re
             s = file.source
             click.echo(plain(f"file {file.path}: {s.author}, {s.title} ({s.date})"))
         for claim in file.claims:
-            result = judge.judge(file, claim)
+            result = judge.outcome(file, claim)
             results.append(result)
             if not quiet:
                 _tell("")
@@ -170,9 +174,12 @@ def _report(results: Sequence[Result], form: str, code: int, out: Path | None) -
             click.echo(line)
         click.echo(report.totals(results))
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(report.markdown(results))
+        try:
+            if summary:
+                with Path(summary).open("a", encoding="utf-8") as file:
+                    file.write(report.markdown(results))
+        except OSError as error:  # the outcomes stand above, and the exit code is theirs
+            click.echo(report.annotation("warning", f"no step summary: {error.strerror or error}"))
 
 
 def _tell(text: str) -> None:

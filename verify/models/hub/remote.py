@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from verify.errors import ModelUnavailableError, VerifyError
+from verify.errors import ModelUnavailableError, NotAtHandError, VerifyError
 from verify.files import write_atomically
 from verify.kernel.safetensors import MAX_HEADER_BYTES, parse_header, read_tensors
 from verify.kernel.tensor import DTYPES
@@ -179,18 +179,18 @@ class RemoteWeights:
             ) from error
         except Exception as error:
             if is_transport(error) or isinstance(error, BrokenOffError):
-                raise ModelUnavailableError(
+                raise NotAtHandError(
                     f"{self.snapshot.repository}: the connection to the hub broke while {self.name} was read "
                     f"({type(error).__name__}); the same command goes on where it broke"
                 ) from error
             reason = explain(self.snapshot.repository, self.snapshot.commit, error)
-            raise ModelUnavailableError(reason) from error
+            raise NotAtHandError(reason) from error
 
     def _out_of_reach(self) -> NoReturn:
         cause = self.snapshot.unreachable
         if cause is not None and status_of(cause) is not None:
-            raise ModelUnavailableError(explain(self.snapshot.repository, None, cause))
-        raise ModelUnavailableError(
+            raise NotAtHandError(explain(self.snapshot.repository, None, cause))
+        raise NotAtHandError(
             f"{self.snapshot.repository}@{self.snapshot.commit} is only partly in the local cache "
             f"(of {self.name} not all that is needed), the rest out of reach; connect, or pass a folder"
         )

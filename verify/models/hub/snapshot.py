@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from verify.errors import ModelUnavailableError
+from verify.errors import ModelUnavailableError, NotAtHandError
 from verify.models.hub.bar import client_bar
 from verify.models.hub.errors import explain, is_a
 from verify.models.hub.ranges import patiently
@@ -46,12 +46,12 @@ def find_snapshot(repository: str, revision: str | None) -> Snapshot:
     """Resolve `revision` (a branch, tag or commit; None: the default branch) and get the small files.
 
     Where the hub cannot be reached within seconds, the cached snapshot of that revision serves.
-    Raises ModelUnavailableError, in one line, if it is neither cached nor reachable.
+    Raises NotAtHandError, in one line, if it is neither cached nor reachable.
     """
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
-        raise ModelUnavailableError(
+        raise NotAtHandError(
             f"{repository!r} is neither bundled nor a folder; for hub names: pip install huggingface_hub"
         ) from error
     unreachable = None
@@ -67,7 +67,7 @@ def find_snapshot(repository: str, revision: str | None) -> Snapshot:
 
 
 def download(snapshot: Snapshot, patterns: list[str]) -> Path:
-    """The snapshot's folder, with the files that match `patterns` whole. ModelUnavailableError as above."""
+    """The snapshot's folder, with the files that match `patterns` whole. NotAtHandError as above."""
     # The commit, not the branch: all calls must speak of one revision.
     return _download(snapshot.repository, snapshot.commit, patterns, snapshot.unreachable)
 
@@ -92,4 +92,4 @@ def _download(
         )
     except Exception as error:  # as above
         cause = error if unreachable is None or is_a(error, "IncompleteSnapshotError") else unreachable
-        raise ModelUnavailableError(explain(repository, revision, cause)) from error
+        raise NotAtHandError(explain(repository, revision, cause)) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from verify.errors import ModelUnavailableError
+from verify.errors import ModelUnavailableError, NotAtHandError
 from verify.models.checkpoints import SAFETENSORS, TORCH, Checkpoint, open_checkpoint, read_index
 from verify.models.hub.remote import RemoteWeights
 from verify.models.hub.snapshot import Snapshot, download
@@ -42,6 +42,11 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
             return open_checkpoint(folder)
         return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of, index.name)
     _fetch_torch(snapshot)
+    if snapshot.unreachable is not None and not any((folder / f).exists() for f in (TORCH, _TORCH_INDEX)):
+        raise NotAtHandError(
+            f"{snapshot.repository}@{snapshot.commit}: its weights are not in the local cache, and the hub "
+            "is out of reach; connect, or pass a folder"
+        )
     if not folder.is_dir():
         raise ModelUnavailableError(
             f"{snapshot.repository} holds neither weights nor a config.json at {snapshot.commit}"
@@ -62,7 +67,7 @@ def fetch_whole(snapshot: Snapshot) -> Path:
     _fetch_torch(snapshot)
     if any((folder / file).is_file() for file in (TORCH, _TORCH_INDEX)):
         return folder
-    raise ModelUnavailableError(
+    raise NotAtHandError(
         f"{snapshot.repository}@{snapshot.commit}: its whole weights are not in the local cache, and the hub "
         "does not give them; connect, or pass a folder"
     )
