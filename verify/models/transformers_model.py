@@ -67,8 +67,8 @@ class TransformersModel:
         if self.random and not partial:
             shown = ", ".join([*self.random[:_SHOWN], *(["..."] if self.random[_SHOWN:] else [])])
             raise ModelUnavailableError(
-                f"{model.name}: the checkpoint lacks {len(self.random)} of the model's tensors ({shown}, "
-                "...), so this is not the whole model. Pass a folder or hub name with all of them as "
+                f"{model.name}: the checkpoint lacks {len(self.random)} of the model's tensors ({shown}), "
+                "so this is not the whole model. Pass a folder or hub name with all of them as "
                 "--model; or run its norm and head alone with --partial: what comes before them does not "
                 "count, since the witness takes the place of what it computes"
             )
