@@ -242,6 +242,16 @@ def compiled_in_place() -> Any:
     return model
 
 
+def compiled_in_part() -> Any:
+    model = llama()
+    model.model = torch.compile(model.model)
+    return model
+
+
+def in_parallel() -> Any:
+    return torch.nn.DataParallel(gpt2())
+
+
 def unknown_class() -> Any:
     model = gpt2()
     type_of = type("Edited", (type(model),), {})
@@ -255,6 +265,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "subclass": (distributed, "quantised or distributed"),
     "meta": (lambda: gpt2().to("meta"), "meta device"),
     "compiled": (compiled_in_place, r"before \.compile"),
+    "compiled_in_part": (compiled_in_part, r"put its model\._orig_mod back"),
+    "parallel": (in_parallel, r"a DataParallel wraps a model.*its \.module"),
+    "parallel_and_compiled": (lambda: torch.compile(in_parallel()), r"its \.module"),
     "another_class": (unknown_class, "another head"),
     "no_module": (lambda: "gpt2", "load_model"),
     "no_config": (lambda: torch.nn.Linear(2, 2), "from_hooked"),
@@ -267,6 +280,18 @@ def test_what_is_refused(reason: str) -> None:
     make, message = REFUSED[reason]
     with pytest.raises(ModelUnavailableError, match=message):
         verify.from_transformers(make())
+
+
+def test_a_distributed_wrapper_is_refused() -> None:
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(gpt2())
+        for take in (verify.from_transformers, verify.from_hooked):
+            with pytest.raises(ModelUnavailableError, match=r"its \.module"):
+                take(wrapped)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_model_that_cannot_be_run_is_refused() -> None:

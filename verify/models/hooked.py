@@ -22,7 +22,7 @@ from verify.models.live import (
     snapshot,
     spread,
     token_tensor,
-    uncompiled,
+    unwrapped,
     vocabulary_of,
 )
 
@@ -61,7 +61,7 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
     HookedTransformer is transposed, to one row a token. Its tokenizer is used if it is a fast one.
     name: what certificates call the model. Errors as `from_transformers`.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     kinds = {each.__name__ for each in type(model).__mro__}
     if not kinds & {"HookedTransformer", "TransformerBridge"}:
         raise ModelUnavailableError(

@@ -47,7 +47,7 @@ def from_transformers(model: Any, tokenizer: Any = None, *, name: str | None = N
     Raises ModelUnavailableError if the model is not understood, or its logits on a few tokens are not those
     of the readout, and UsageError for a tokenizer or a name that cannot be used.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     require_plain(model)
     if not (hasattr(model, "config") and hasattr(model.config, "to_json_string")):
         raise ModelUnavailableError(
@@ -82,9 +82,14 @@ def named(
     return Model(name, None, readout, Tokens(vocabulary, readout.vocabulary), files, ())
 
 
-def uncompiled(model: Any) -> Any:
-    """The model inside the wrapper of torch.compile, or the model itself."""
-    return getattr(model, "_orig_mod", model)
+def unwrapped(model: Any) -> Any:
+    """The model inside the wrapper of torch.compile, or the model itself; other wrappers are refused."""
+    import torch
+
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        raise ModelUnavailableError(f"a {type(model).__name__} wraps a model; pass the model: its .module")
+    return model
 
 
 # What is refused
@@ -104,6 +109,11 @@ def require_plain(model: Any) -> None:
         raise ModelUnavailableError(
             "the model holds adapters of PEFT; merge them into the weights first: model.merge_and_unload()"
         )
+    for name, _ in model.named_modules():
+        if name.endswith("_orig_mod"):  # it is a part of the names of all tensors inside
+            raise ModelUnavailableError(
+                f"a part of the model was compiled; put its {name} back in its place, as it was before"
+            )
     for name, value in model.named_parameters():
         if value.device.type == "meta":
             raise ModelUnavailableError(
