@@ -61,7 +61,13 @@ def test_the_readout_is_that_of_the_saved_model(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied", "phi-untied", "mamba-tied", "bert-tied"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gpt2-tied", "llama-untied", "phi-untied", "mamba-tied", "bert-tied"),
+        *("t5-tied-scaled", "bart-biased", "marian-shared", "whisper-tied", "cohere-tied", "gemma2-tied"),
+    ],
+)
 def test_dtypes(name: str, dtype: str) -> None:
     model = build(BY_NAME[name]).to(getattr(torch, dtype))
     found = verify.from_transformers(model).readout

@@ -80,6 +80,28 @@ def logits_at(readout: Readout, residuals: Floats) -> Floats:
     return logits if readout.bias is None else logits + as_float64(readout.bias, 0, rows)
 
 
+def logits_of(model: Any, tokens: Any) -> Any:
+    """The logits (B, n, V) of a model of `transformers` for token ids (B, n); None where it gives none.
+
+    A decoder beside an encoder is fed zeros in place of what the encoder puts out.
+    """
+    import torch
+
+    inputs: dict[str, Any] = {"input_ids": tokens}
+    if getattr(model.config, "is_encoder_decoder", False):
+        from transformers.modeling_outputs import BaseModelOutput
+
+        # Whatever an encoder reads (text, sound), its output is d_model numbers a position.
+        size = (len(tokens), 1, model.config.d_model)
+        zeros = torch.zeros(size, dtype=model.dtype, device=tokens.device)
+        inputs = {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=zeros),
+            "decoder_input_ids": tokens,
+        }
+    output = model(**inputs, return_dict=True)
+    return output.prediction_logits if "prediction_logits" in output else getattr(output, "logits", None)
+
+
 def look(model: Any, module: Any, readout: Readout, run: Callable[[], Any]) -> Seen:
     """Run the model once, in evaluation mode and without gradients, and catch what enters `module`.
 

@@ -17,7 +17,7 @@ from verify.kernel.tensor import DTYPES
 from verify.models.architectures import ARCHITECTURES, WEIGHTS, Architecture
 from verify.models.checkpoints import Checkpoint, describe_torch, from_torch
 from verify.models.config import Config, parse_json
-from verify.models.in_place import VARIANCES, look, require_agreement
+from verify.models.in_place import VARIANCES, logits_of, look, require_agreement
 from verify.models.locate import entry_of, locate_readout
 from verify.models.model import Model
 from verify.models.tokens import Tokens
@@ -63,7 +63,8 @@ def from_transformers(model: Any, tokenizer: Any = None, *, name: str | None = N
     norm = _norm_module(model, readout, entry)
     require_epsilon(norm, readout)
     ids = _ids(model, min(readout.vocabulary, _input_rows(model, readout)))
-    seen = look(model, norm, readout, lambda: _logits(model, ids))
+    tokens = token_tensor(ids, model.device)
+    seen = look(model, norm, readout, lambda: logits_of(model, tokens))
     require_agreement(readout, seen, *_after(entry, model.config))
     return named(model, name, readout, vocabulary, {config.name: config.sha256})
 
@@ -265,19 +266,3 @@ def token_tensor(ids: list[int], device: Any) -> Any:
     import torch
 
     return torch.tensor([ids], dtype=torch.long, device=device)
-
-
-def _logits(model: Any, ids: list[int]) -> Any:
-    """The model's logits for one sentence; a decoder beside an encoder is fed the same tokens."""
-    import torch
-
-    tokens = token_tensor(ids, model.device)
-    inputs: dict[str, Any] = {"input_ids": tokens}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = tokens
-    if model.main_input_name == "input_features":
-        size = (1, model.config.num_mel_bins, 2 * model.config.max_source_positions)
-        del inputs["input_ids"]
-        inputs["input_features"] = torch.zeros(size, dtype=model.dtype, device=model.device)
-    output = model(**inputs, return_dict=True)
-    return output.prediction_logits if "prediction_logits" in output else output.logits

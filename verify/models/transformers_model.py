@@ -15,6 +15,7 @@ import numpy as np
 from verify.errors import ModelUnavailableError
 from verify.models.architectures import ARCHITECTURES
 from verify.models.config import read_config
+from verify.models.in_place import logits_of
 from verify.models.model import whole_folder
 from verify.models.modules import Modules, find_modules
 
@@ -135,28 +136,15 @@ class TransformersModel:
         """Logits of the model's forward pass, (1, 2, V) in its own dtype."""
         import torch
 
-        tokens = torch.tensor([ids])
-        inputs: dict[str, Any] = {"input_ids": tokens}
-        config = self._model.config
-        if getattr(config, "is_encoder_decoder", False):
-            from transformers.modeling_outputs import BaseModelOutput
-
-            # Whatever an encoder reads (text, sound), its output is d_model numbers a position.
-            seen = torch.zeros(1, 1, config.d_model, dtype=self._model.dtype)
-            inputs = {
-                "encoder_outputs": BaseModelOutput(last_hidden_state=seen),
-                "decoder_input_ids": tokens,
-            }
         try:
             with torch.no_grad():
-                output = self._model(**inputs)
+                logits = logits_of(self._model, torch.tensor([ids]))
         except ModelUnavailableError:
             raise
         except Exception as error:  # model code may raise anything
             raise ModelUnavailableError(
                 f"{self.name} cannot be run on two tokens of text: {_first_line(error)}"
             ) from error
-        logits = output.get("prediction_logits", output.get("logits"))
         if logits is None:
             raise ModelUnavailableError(f"{self.name} returns no logits")
         return logits
