@@ -17,7 +17,7 @@ from verify.kernel.tensor import DTYPES
 from verify.models.architectures import ARCHITECTURES, WEIGHTS, Architecture
 from verify.models.checkpoints import Checkpoint, describe_torch, from_torch
 from verify.models.config import Config, parse_json
-from verify.models.in_place import VARIANCES, logits_of, look, require_agreement
+from verify.models.in_place import LOOKED, SENTENCE, logits_of, look, require_agreement
 from verify.models.locate import entry_of, locate_readout
 from verify.models.model import Model
 from verify.models.tokens import Tokens
@@ -250,7 +250,7 @@ def _ids(model: Any, rows: int) -> list[int]:
     table = model.config.to_dict()
     tables = [table, *(x for x in table.values() if isinstance(x, dict))]
     special = {x[key] for x in tables for key in x if str(key).endswith(("_token_id", "_token_index"))}
-    return spread(rows, len(VARIANCES), {x for x in special if isinstance(x, int)})
+    return spread(rows, SENTENCE, {x for x in special if isinstance(x, int)})
 
 
 def spread(rows: int, count: int, without: set[int]) -> list[int]:
@@ -262,7 +262,7 @@ def spread(rows: int, count: int, without: set[int]) -> list[int]:
 
 
 def token_tensor(ids: list[int], device: Any) -> Any:
-    """The ids as one sentence, (1, n), for a model of PyTorch."""
+    """The ids as sentences, (B, n), as often as makes LOOKED tokens, for a model of PyTorch."""
     import torch
 
-    return torch.tensor([ids], dtype=torch.long, device=device)
+    return torch.tensor([ids] * -(-LOOKED // len(ids)), dtype=torch.long, device=device)
