@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -233,15 +234,21 @@ def test_a_margin_below_resolution_is_lost_and_explained(
     assert verify.say(str(decision.path), str(tmp_path / "model"), dtype="float64").said
 
 
-def test_an_overflow_is_named(gpt2: tuple[Path, Decision], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, decision = gpt2
-    monkeypatch.setattr(
-        "verify.spoken.vectors",
-        lambda *given: [replace(v, values=[1e6 * x for x in v.values]) for v in vectors(*given)],
-    )
-    done = verify.say(str(decision.path), str(folder), dtype="float16")
-    assert not done.said
-    assert all("overflow in float16" in r.why for r in done.replays)
+@pytest.mark.parametrize(("largest", "words"), [(1e6, "not representable in"), (6e4, "numbers overflow in")])
+def test_an_overflow_is_named(
+    gpt2: tuple[Path, Decision], monkeypatch: pytest.MonkeyPatch, largest: float, words: str
+) -> None:
+    folder, _ = gpt2
+    decision = decided(folder, "free")
+
+    def long(*given: Any) -> Any:
+        (v,) = vectors(*given)
+        return [replace(v, values=[largest / max(map(abs, v.values)) * x for x in v.values])]
+
+    monkeypatch.setattr("verify.spoken.vectors", long)
+    (replay,) = verify.say(str(decision.path), str(folder), dtype="float16").replays
+    assert not replay.said
+    assert f"{words} float16" in replay.why
 
 
 def test_a_step_after_the_unembedding_is_not_called_rounding(
@@ -305,22 +312,38 @@ def test_certificates_that_are_not_replayed(model: Path, tmp_path: Path) -> None
         verify.say(good.path, str(tmp_path / "square.safetensors"))
 
 
-@pytest.mark.parametrize(("shift", "grid"), [(2000, 0), (0, 3000)])
-def test_numbers_beyond_floats(tmp_path: Path, shift: int, grid: int) -> None:
-    """On a cone a witness may be as long or as short as it likes."""
-    save(BY_NAME["gpt2-tied"], tmp_path / "model")
-    decision = decided(tmp_path / "model", "direction")
+def rescaled(decision: Decision, shift: int, path: Path) -> Path:
+    """The certificate of a cone with a witness 2**shift times as long, which may be as long as it likes."""
     assert decision.proved is not None
     certificate = decision.proved.certificate
     claim = certificate.claim
     assert isinstance(claim, Speakable)
     assert claim.state is not None
-    state = State(tuple(x << shift for x in claim.state.p), claim.state.k + grid)
-    scaled = Speakable(claim.margin * 2**shift / 2**grid, state)
-    (tmp_path / "far.json").write_bytes(to_bytes(replace(certificate, claim=scaled)))
-    assert verify.audit(tmp_path / "far.json", str(tmp_path / "model")).error is None
+    p, k = claim.state.p, claim.state.k
+    state = State(tuple(x << max(shift, 0) for x in p), k + max(-shift, 0))
+    scaled = Speakable(claim.margin * Fraction(2) ** shift, state)
+    path.write_bytes(to_bytes(replace(certificate, claim=scaled)))
+    return path
+
+
+@pytest.mark.parametrize("shift", [2000, -3000])
+@pytest.mark.parametrize("domain", ["free", "direction"])
+def test_numbers_beyond_floats(tmp_path: Path, domain: str, shift: int) -> None:
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    path = rescaled(decided(tmp_path / "model", domain), shift, tmp_path / "far.json")
+    assert verify.audit(path, str(tmp_path / "model")).error is None
     with pytest.raises(UsageError, match="beyond the range"):
-        verify.say(tmp_path / "far.json", str(tmp_path / "model"))
+        verify.say(path, str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [("float16", -40), ("float32", -200), ("bfloat16", 200)])
+def test_numbers_beyond_a_dtype(tmp_path: Path, dtype: str, shift: int) -> None:
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    path = rescaled(decided(tmp_path / "model", "free"), shift, tmp_path / "far.json")
+    (replay,) = verify.say(path, str(tmp_path / "model"), dtype=dtype).replays
+    assert not replay.said
+    assert f"the vector is not representable in {dtype}: its largest entry is" in replay.why
+    assert verify.say(path, str(tmp_path / "model"), dtype="float64").said
 
 
 def test_no_model_holds_the_matrices_of_transformer_lens(tmp_path: Path) -> None:

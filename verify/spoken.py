@@ -42,7 +42,7 @@ class Replay:
     what the model then multiplied with the unembedding.
     argmax: the lowest id with the largest logit; rival: with the largest but the token's own; both among the
     competitors and the token. margin: the token's logit less the rival's. spacing: of neighbouring numbers of
-    the logits' `dtype` there. error: how far rounding alone can have moved `margin`, whatever the order of
+    the model's dtype there. error: how far rounding alone can have moved `margin`, whatever the order of
     summation. The last three in logits.
     misread: how far what the unembedding read is from the readout's gain * N(r) + shift, as a share of its
     length, where that is more than rounding. why: what lost the token, in words; empty where it is said.
@@ -60,7 +60,6 @@ class Replay:
     margin: float
     spacing: float
     error: float
-    dtype: str
     misread: float | None
     why: str = ""
 
@@ -157,15 +156,14 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         argmax=argmax,
         rival=rival,
         margin=margin,
-        spacing=passage.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
-        error=_error(system.readout, (system.token, rival), passage),
-        dtype=passage.dtype,
+        spacing=runner.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
+        error=runner.epsilon * _terms(system.readout, (system.token, rival), passage),
         # Many norms compute in float32 whatever the model's dtype.
-        misread=misread(system.readout, passage.put_in, passage.head_input, max(passage.epsilon, 2.0**-23))
+        misread=misread(system.readout, passage.put_in, passage.head_input, max(runner.epsilon, 2.0**-23))
         if vector.place == NORM and put is not _OVERFLOW and read is not _OVERFLOW
         else None,
     )
-    return found if found.said else _explained(found, system)
+    return found if found.said else _explained(found, system, passage, runner.dtype)
 
 
 def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
@@ -178,8 +176,8 @@ def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
     return first, rival, margin
 
 
-def _error(readout: Readout, rows: tuple[int, int], passage: Passage) -> float:
-    """Twice the error bound of a logit, computed in any order, for the larger of two rows."""
+def _terms(readout: Readout, rows: tuple[int, int], passage: Passage) -> float:
+    """Twice the error bound of a logit, computed in any order, for the larger of two rows, over epsilon."""
     unit = Fraction(2) ** unit_exponent(readout.unembedding.dtype)
     sizes = [
         sum(abs(float(w * unit) * h) for w, h in zip(row, passage.head_input, strict=True))
@@ -188,13 +186,20 @@ def _error(readout: Readout, rows: tuple[int, int], passage: Passage) -> float:
     if readout.bias is not None:
         step = Fraction(2) ** unit_exponent(readout.bias.dtype)
         sizes = [x + abs(float(c * step)) for x, (c,) in zip(sizes, readout.bias.integers(rows), strict=True)]
-    return 2 * (readout.d + 2) * passage.epsilon * max(sizes)
+    return 2 * (readout.d + 2) * max(sizes)
 
 
-def _explained(r: Replay, system: System) -> Replay:
+def _explained(r: Replay, system: System, passage: Passage, dtype: str) -> Replay:
     """The replay with the first step that lost the token."""
-    if not math.isfinite(r.margin):
-        why = f"the model's numbers overflow in {r.dtype}, or are suppressed"
+    smallest, largest = passage.reach
+    held = max(map(abs, passage.put_in))
+    if r.given.there and not r.put.there and not smallest <= held <= largest:
+        why = (
+            f"the vector is not representable in {passage.put_dtype}: its largest entry is {r.length:.3g}, "
+            f"and that dtype's numbers go from {smallest:.3g} to {largest:.3g}; another --dtype may hold it"
+        )
+    elif not math.isfinite(r.margin):
+        why = f"the model's numbers overflow in {dtype}, or are suppressed"
     elif r.misread is not None:
         why = (
             f"not rounding: what the unembedding reads is off by {r.misread:.3g} of its length from what the "
@@ -231,7 +236,7 @@ def _explained(r: Replay, system: System) -> Replay:
         )
     else:
         why = (
-            f"resolution: at what the unembedding reads {r.read.words} in exact arithmetic, but {r.dtype} "
+            f"resolution: at what the unembedding reads {r.read.words} in exact arithmetic, but {dtype} "
             f"logits of this size lie {r.spacing:.3g} apart, and the product rounds"
         )
     if r.margin == 0:

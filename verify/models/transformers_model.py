@@ -35,22 +35,22 @@ _INPUTS = ((0, 1), (1, 0))
 class Passage:
     """What became of a vector: all values exact, as floats.
 
-    put_in: the vector (d,) in the dtype of what stood there. head_input: what the unembedding was multiplied
-    with, (d,). logits: (V,). dtype: theirs, or that of head_input where it is coarser; epsilon: the distance
-    from 1 to the next number of that dtype.
+    put_in: the vector (d,) in put_dtype, the dtype of what stood there, whose smallest normal and largest
+    number are `reach`. head_input: what the unembedding was multiplied with, (d,). logits: (V,).
     """
 
     put_in: list[float]
+    put_dtype: str
+    reach: tuple[float, float]
     head_input: list[float]
     logits: list[float]
-    dtype: str
-    epsilon: float
 
 
 class TransformersModel:
     """A model with its own norm and head, run by `transformers`.
 
-    name: of its class. modules: where the readout sits in it. dtype: of the unembedding as it runs.
+    name: of its class. modules: where the readout sits in it. dtype: of the unembedding as it runs;
+    epsilon: the distance from 1 to the next number of it.
     random: names of parameters that the checkpoint lacks and that hold random numbers.
     """
 
@@ -62,6 +62,8 @@ class TransformersModel:
         not all there, where torch or transformers is missing, and where the readout is not found in it.
         """
         _require_packages()
+        import torch
+
         folder = whole_folder(model)
         with _quiet():
             self._model, self.random = _load(folder, dtype)
@@ -79,7 +81,8 @@ class TransformersModel:
             found = Modules(self._last_norm(found.head), found.head)
         self.modules = found
         matrix = next(self._model.get_submodule(found.head).parameters(recurse=False))
-        self.dtype = str(matrix.dtype).removeprefix("torch.")
+        self.dtype = _name(matrix.dtype)
+        self.epsilon = float(torch.finfo(matrix.dtype).eps)
 
     def put(self, vector: Sequence[float], module: str) -> Passage:
         """Run the model with `vector`, (d,), in place of what enters a module, at every position.
@@ -126,11 +129,11 @@ class TransformersModel:
                 f"{self.name}: {module} ran {len(put_in)} times and {self.modules.head} {len(at_head)} times "
                 "on one input; each should run once"
             )
-        coarser = max(logits.dtype, at_head[0].dtype, key=lambda dtype: torch.finfo(dtype).eps)
         put, read, out = (
             x.reshape(-1, x.shape[-1])[-1].double().tolist() for x in (*put_in, *at_head, logits)
         )
-        return Passage(put, read, out, str(coarser).removeprefix("torch."), float(torch.finfo(coarser).eps))
+        numbers = torch.finfo(put_in[0].dtype)
+        return Passage(put, _name(put_in[0].dtype), (float(numbers.tiny), float(numbers.max)), read, out)
 
     def _logits(self, ids: Sequence[int]) -> Any:
         """Logits of the model's forward pass, (1, 2, V) in its own dtype."""
@@ -234,6 +237,10 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _same(a: list[float], b: list[float]) -> bool:
