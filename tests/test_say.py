@@ -123,6 +123,32 @@ def test_a_model_in_16_bits(tmp_path: Path, name: str, dtype: str) -> None:
     assert wide.replays[-1].rounding == 0
 
 
+@pytest.mark.parametrize("domain", ["readout", "free"])
+@pytest.mark.parametrize(
+    "name",
+    ["cohere-tied", "granite-untied", "t5-tied-scaled", "gemma2-tied", "gemma3_text-soft-cap", "gpt2-tied"],
+)
+def test_margins_are_compared_after_a_scale_or_soft_cap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, domain: str
+) -> None:
+    case = BY_NAME[name]
+    save(case, tmp_path / "model")
+    decision = decided(tmp_path / "model", domain)
+    done = verify.say(str(decision.path), str(tmp_path / "model"), dtype="float64")
+    acts = name != "gpt2-tied" and (name, domain) != ("t5-tied-scaled", "free")
+    for replay in done.replays:
+        assert replay.put.margin is not None
+        assert replay.expected == pytest.approx(replay.margin, rel=1e-6)
+        assert (replay.expected == pytest.approx(float(replay.put.margin), rel=1e-6)) != acts
+        assert bool(replay.after) == acts
+    asked(decision.path, "--model", tmp_path / "model", "--json")
+    for replay in json.loads(capsys.readouterr().out)["replays"]:
+        assert replay["expected_margin"] == pytest.approx(replay["float_margin"], rel=1e-3)
+        assert (replay["after_readout"] is not None) == acts
+    asked(decision.path, "--model", tmp_path / "model")
+    assert ("after the model's own step, " in capsys.readouterr().out) == acts
+
+
 # That it does not pass by accident
 
 
@@ -281,7 +307,9 @@ def test_another_norm_than_the_model_s_is_noticed(tmp_path: Path, said: str) -> 
     one = unlike(-1, [verify.token(t, model, out=tmp_path / "o")[0] for t in range(8)])
     done = verify.say(str(one.path), str(tmp_path / "model"))
     assert any("norm is not the readout's" in note for note in done.notes) == (said == "rmsnorm")
+    assert any("is not known here" in note for note in done.notes)
     for replay in done.replays:
+        assert replay.expected is None
         assert (replay.misread is not None) == (said == "rmsnorm")
         assert replay.said == (replay.margin > 0 and said == "layernorm")
         assert replay.said or "has another norm" in replay.why or said == "layernorm"

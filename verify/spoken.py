@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from verify.errors import ModelUnavailableError, UsageError
-from verify.figures import statement_text
+from verify.figures import approximate, statement_text
 from verify.kernel import Speakable, System
+from verify.kernel.filter import as_float64
 from verify.kernel.tensor import unit_exponent
+from verify.models.in_place import After, head_input_at
 from verify.models.transformer_lens import is_processed
 from verify.models.transformers_model import DTYPES, TransformersModel
 from verify.recheck import Auditor
@@ -39,7 +41,9 @@ class Replay:
     vector, module: what was put in, and the module that read it. rounding: the largest change of an entry in
     the dtype that stood there; length: the largest entry.
     given, put, read: how the token stands in exact arithmetic at the vector, at the vector as rounded, and at
-    what the model then multiplied with the unembedding.
+    what the model then multiplied with the unembedding; before what `after` names, the step that the model
+    takes after the readout (empty if none). expected: what this step makes of the margin of `put`, to compare
+    with `margin`; None where there is none, or the step is not known.
     argmax: the lowest id with the largest logit; rival: with the largest but the token's own; both among the
     competitors and the token. margin: the token's logit less the rival's. spacing: of neighbouring numbers of
     the model's dtype there. error: how far rounding alone can have moved `margin`, whatever the order of
@@ -55,6 +59,8 @@ class Replay:
     given: Lead
     put: Lead
     read: Lead
+    after: str
+    expected: float | None
     argmax: int
     rival: int
     margin: float
@@ -144,6 +150,9 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
             (passage.head_input, HEAD),
         )
     )
+    after = runner.after
+    if after is not None and after.before_head and vector.place == HEAD:
+        after = After()
     top = max(abs(passage.logits[system.token]), abs(passage.logits[rival]))
     found = Replay(
         vector=vector,
@@ -153,6 +162,10 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         given=given,
         put=put,
         read=read,
+        after="" if after is None else after.words,
+        expected=None
+        if after is None or put.margin is None
+        else _made_of(after, put.margin, system, passage.put_in, vector.place),
         argmax=argmax,
         rival=rival,
         margin=margin,
@@ -164,6 +177,21 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         else None,
     )
     return found if found.said else _explained(found, system, passage, runner.dtype)
+
+
+def _made_of(after: After, margin: Fraction, system: System, values: list[float], place: str) -> float:
+    """What the model's step after the readout makes of a margin at a vector, in floats."""
+    if after.cap is None:
+        return approximate(margin * Fraction(after.scale))
+    readout, row, h = system.readout, (system.token, system.token + 1), np.array([values])
+    if place == NORM:
+        h = head_input_at(readout, h)
+    logit = float(h[0] @ as_float64(readout.unembedding, *row)[0])
+    if readout.bias is not None:
+        logit += float(as_float64(readout.bias, *row)[0])
+    # tanh a - tanh b = tanh(a - b) (1 - tanh a tanh b): nothing cancels where the margin is small.
+    share, top = approximate(margin / Fraction(after.cap)), logit / after.cap
+    return after.cap * math.tanh(share) * (1 - math.tanh(top) * math.tanh(top - share))
 
 
 def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
@@ -258,6 +286,11 @@ def _notes(runner: TransformersModel, model: Model, s: Statement) -> list[str]:
         notes.append(
             f"{len(runner.random)} tensors that the checkpoint lacks were filled with random numbers; the "
             "logits were seen not to depend on what they compute"
+        )
+    if runner.after is None:
+        notes.append(
+            "what the model does after the unembedding is not known here: a scale or soft-cap would act on "
+            "its margins in floats, and not on the exact ones"
         )
     if s.competitor_rule == "tokenizer":
         notes.append(

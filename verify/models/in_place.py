@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from verify.kernel.readout import Readout
+    from verify.models.architectures import Architecture
 
     Floats = NDArray[np.float64]
 
@@ -41,6 +42,39 @@ TOLERANCES = {"F64": 1e-5, "F32": 1e-5, "F16": 2.0**-8, "BF16": 2.0**-5}
 # Half of the largest float16.
 _LARGEST = {"F16": 2.0**15}
 _BLOCK = 1 << 12
+
+
+@dataclass(frozen=True)
+class After:
+    """What a model does to its logits after the readout: times `scale`, and a soft-cap by tanh at `cap`.
+
+    words: the same, with the key of the configuration; empty where nothing is done. before_head: whether it
+    is done to what the unembedding reads.
+    """
+
+    scale: float = 1.0
+    cap: float | None = None
+    words: str = ""
+    before_head: bool = False
+
+
+def after_readout(entry: Architecture, config: Any) -> After:
+    """What follows the readout: the entry says which step, the model's own configuration how much."""
+    match entry.after.split():
+        case []:
+            return After()
+        case ["times", "d_model", *_]:
+            if not getattr(config, "scale_decoder_outputs", False):  # mT5 never is
+                return After()
+            return After(config.d_model**-0.5, None, "times d_model ** -0.5", before_head=True)
+        case ["times", key]:
+            return After(float(getattr(config, key)), None, entry.after)
+        case ["divided", "by", key]:
+            return After(1.0 / float(getattr(config, key)), None, entry.after)
+        case ["soft-cap", key]:
+            cap = getattr(config, key)
+            return After() if cap is None else After(1.0, float(cap), entry.after)
+    raise ModelUnavailableError(f"what follows the readout is not known here: {entry.after}")
 
 
 @dataclass(frozen=True, eq=False)

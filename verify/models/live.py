@@ -17,7 +17,7 @@ from verify.kernel.tensor import DTYPES
 from verify.models.architectures import ARCHITECTURES, WEIGHTS, Architecture
 from verify.models.checkpoints import Checkpoint, describe_torch, from_torch
 from verify.models.config import Config, parse_json
-from verify.models.in_place import LOOKED, SENTENCE, logits_of, look, require_agreement
+from verify.models.in_place import LOOKED, SENTENCE, after_readout, logits_of, look, require_agreement
 from verify.models.locate import entry_of, locate_readout
 from verify.models.model import Model
 from verify.models.tokens import Tokens
@@ -65,7 +65,8 @@ def from_transformers(model: Any, tokenizer: Any = None, *, name: str | None = N
     ids = _ids(model, min(readout.vocabulary, _input_rows(model, readout)))
     tokens = token_tensor(ids, model.device)
     seen = look(model, norm, readout, lambda: logits_of(model, tokens))
-    require_agreement(readout, seen, *_after(entry, model.config))
+    after = after_readout(entry, model.config)
+    require_agreement(readout, seen, after.scale, after.cap)
     return named(model, name, readout, vocabulary, {config.name: config.sha256})
 
 
@@ -219,24 +220,6 @@ def _norm_module(model: Any, readout: Readout, entry: Architecture) -> Any:
         if name in modules:
             return modules[name]
     raise ModelUnavailableError(f"the model has no module {' or '.join(names)}, its final norm")
-
-
-def _after(entry: Architecture, config: Any) -> tuple[float, float | None]:
-    """(scale, soft-cap) of the logits after the readout: the entry says which, the configuration how much."""
-    match entry.after.split():
-        case []:
-            return 1.0, None
-        case ["times", "d_model", *_]:
-            scaled = getattr(config, "scale_decoder_outputs", False)  # mT5 never is
-            return (config.d_model**-0.5 if scaled else 1.0), None
-        case ["times", key]:
-            return float(getattr(config, key)), None
-        case ["divided", "by", key]:
-            return 1.0 / float(getattr(config, key)), None
-        case ["soft-cap", key]:
-            cap = getattr(config, key)
-            return 1.0, None if cap is None else float(cap)
-    raise ModelUnavailableError(f"what follows the readout is not known here: {entry.after}")
 
 
 def _input_rows(model: Any, readout: Readout) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 from verify.errors import ModelUnavailableError
 from verify.models.architectures import ARCHITECTURES
 from verify.models.config import read_config
-from verify.models.in_place import logits_of
+from verify.models.in_place import After, after_readout, logits_of
+from verify.models.locate import entry_of
 from verify.models.model import whole_folder
 from verify.models.modules import Modules, find_modules
 
@@ -51,6 +52,7 @@ class TransformersModel:
 
     name: of its class. modules: where the readout sits in it. dtype: of the unembedding as it runs;
     epsilon: the distance from 1 to the next number of it.
+    after: what it does to its logits after the readout, None where the table of architectures does not tell.
     random: names of parameters that the checkpoint lacks and that hold random numbers.
     """
 
@@ -83,6 +85,7 @@ class TransformersModel:
         matrix = next(self._model.get_submodule(found.head).parameters(recurse=False))
         self.dtype = _name(matrix.dtype)
         self.epsilon = float(torch.finfo(matrix.dtype).eps)
+        self.after = _after(folder, self._model.config)
 
     def put(self, vector: Sequence[float], module: str) -> Passage:
         """Run the model with `vector`, (d,), in place of what enters a module, at every position.
@@ -221,6 +224,17 @@ def _class_of(folder: Path) -> Any:
         f"transformers {transformers.__version__} has no class with a head for {folder.name} "
         f"(architectures {names}); own code is never run"
     )
+
+
+def _after(folder: Path, own: Any) -> After | None:
+    """What the model does after the readout, where the architecture is one of the table."""
+    config = read_config(folder)
+    if config is None or config.get("model_type") not in ARCHITECTURES:
+        return None
+    try:
+        return after_readout(entry_of(config), own)
+    except ModelUnavailableError:  # a readout described by hand
+        return None
 
 
 @contextlib.contextmanager
