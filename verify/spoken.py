@@ -170,7 +170,7 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         rival=rival,
         margin=margin,
         spacing=runner.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
-        error=runner.epsilon * _terms(system.readout, (system.token, rival), passage),
+        error=_error(system.readout, (system.token, rival), passage.head_input, runner.epsilon),
         # Many norms compute in float32 whatever the model's dtype.
         misread=misread(system.readout, passage.put_in, passage.head_input, max(runner.epsilon, 2.0**-23))
         if vector.place == NORM and put is not _OVERFLOW and read is not _OVERFLOW
@@ -204,17 +204,17 @@ def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
     return first, rival, margin
 
 
-def _terms(readout: Readout, rows: tuple[int, int], passage: Passage) -> float:
-    """Twice the error bound of a logit, computed in any order, for the larger of two rows, over epsilon."""
+def _error(readout: Readout, rows: tuple[int, int], h: list[float], epsilon: float) -> float:
+    """Twice the error bound of a logit at h, computed in any order, for the larger of two rows."""
     unit = Fraction(2) ** unit_exponent(readout.unembedding.dtype)
     sizes = [
-        sum(abs(float(w * unit) * h) for w, h in zip(row, passage.head_input, strict=True))
+        sum(abs(float(w * unit) * x) for w, x in zip(row, h, strict=True))
         for row in readout.unembedding.integers(rows)
     ]
     if readout.bias is not None:
         step = Fraction(2) ** unit_exponent(readout.bias.dtype)
         sizes = [x + abs(float(c * step)) for x, (c,) in zip(sizes, readout.bias.integers(rows), strict=True)]
-    return 2 * (readout.d + 2) * max(sizes)
+    return 2 * (readout.d + 2) * epsilon * max(sizes)
 
 
 def _explained(r: Replay, system: System, passage: Passage, dtype: str) -> Replay:

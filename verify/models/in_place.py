@@ -137,7 +137,7 @@ def head_input_at(readout: Readout, residuals: Floats) -> Floats:
 
 
 def probes(readout: Readout) -> Floats:
-    """Vectors, (n, d), to put in where the readout begins, LOOKED - 2 at most.
+    """Vectors, (n, d), to put in where the readout begins: five, or fewer where there is no epsilon.
 
     Some logit is as large, or as small, at the first two as any output of the norm makes it (but within the
     range of float16); after a LayerNorm they have a mean that is not 0. At the others epsilon counts.
