@@ -18,7 +18,7 @@ from built_models import tensor
 from verify.kernel import Readout, Tensor
 from verify.kernel.tensor import unit_exponent
 from verify.models import Model, load_model
-from verify.models.in_place import TOLERANCES, VARIANCES, Seen, captured
+from verify.models.in_place import LOOKED, TOLERANCES, Seen, captured, probes
 
 ROWS, TOLERANCE, BITS = 61, TOLERANCES["F32"], 200
 
@@ -363,7 +363,7 @@ def feed(case: Case, model: Any) -> Any:
     import torch
 
     generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(3, ROWS - 6, (1, len(VARIANCES)), generator=generator)
+    ids = torch.randint(3, ROWS - 6, (1, LOOKED), generator=generator)
     inputs: dict[str, Any] = {"input_ids": ids}
     if case.seq2seq:
         inputs["decoder_input_ids"] = ids.flip(1)
@@ -466,7 +466,7 @@ def run(case: Case, folder: Path) -> Run:
 
 def compare(case: Case, theirs: Any, ours: Model) -> Run:
     """Feed the model of `transformers` and keep what enters its norm and what comes out."""
-    with captured(norm_module(case, theirs, ours.readout), float(ours.readout.epsilon)) as seen:
+    with captured(norm_module(case, theirs, ours.readout), probes(ours.readout)) as seen:
         logits = feed(case, theirs.get_submodule(case.part))
     assert len(seen) == 1
     return Run(case, ours, seen[0].double().numpy(), logits.double().numpy())

@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from built_models import model as in_memory  # noqa: E402
 from command import run  # noqa: E402
 from conformance import CASES, build, save, wrong_readouts  # noqa: E402
 
@@ -24,7 +25,7 @@ import verify  # noqa: E402
 from verify.errors import ModelUnavailableError, OutputError, UsageError  # noqa: E402
 from verify.kernel.filter import as_float64  # noqa: E402
 from verify.models import load_model  # noqa: E402
-from verify.models.in_place import Seen, logits_at, require_agreement  # noqa: E402
+from verify.models.in_place import Seen, logits_at, probes, require_agreement  # noqa: E402
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -61,7 +62,13 @@ def test_the_readout_is_that_of_the_saved_model(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied", "phi-untied", "mamba-tied", "bert-tied"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gpt2-tied", "llama-untied", "phi-untied", "mamba-tied", "bert-tied"),
+        *("t5-tied-scaled", "bart-biased", "marian-shared", "whisper-tied", "cohere-tied", "gemma2-tied"),
+    ],
+)
 def test_dtypes(name: str, dtype: str) -> None:
     model = build(BY_NAME[name]).to(getattr(torch, dtype))
     found = verify.from_transformers(model).readout
@@ -155,6 +162,106 @@ def test_an_edit_of_the_code_is_found(edit: Callable[[Any], None]) -> None:
         verify.from_transformers(model)
 
 
+@pytest.mark.parametrize("side", ["min", "max"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "name", ["gpt2-tied", "llama-untied", "phi-untied", "gemma2-untied", "opt-norm-removed"]
+)
+def test_a_clamp_of_logits_that_some_output_of_the_norm_reaches_is_found(
+    name: str, dtype: str, side: str
+) -> None:
+    model = build(BY_NAME[name]).to(getattr(torch, dtype))
+    readout = verify.from_transformers(model).readout
+    logits = logits_at(readout, probes(readout))
+    model.get_output_embeddings().register_forward_hook(
+        lambda *args: args[2].clamp(**{side: 0.8 * getattr(logits, side)()})
+    )
+    with pytest.raises(ModelUnavailableError, match="own logits are not those of its readout"):
+        verify.from_transformers(model)
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
+def test_no_output_of_the_norm_has_larger_or_smaller_logits_than_the_probes(norm: str) -> None:
+    generator = np.random.default_rng(2)
+    W, c = generator.normal(size=(9, 4)), generator.normal(size=9)
+    gain, shift = (None, None) if norm == "none" else generator.normal(size=(2, 4))
+    readout = in_memory(W, norm, gain, shift, c).readout
+    logits = logits_at(readout, probes(readout))
+    # Vectors of length sqrt(d), nearly what a norm puts out.
+    r = generator.normal(size=(100000, 4))
+    if norm == "layernorm":
+        r -= r.mean(axis=1, keepdims=True)
+    others = logits_at(readout, 2 * r / np.linalg.norm(r, axis=1, keepdims=True))
+    assert 0.99 * logits.max() < others.max() < 1.001 * logits.max()
+    assert 0.99 * logits.min() > others.min() > 1.001 * logits.min()
+
+
+@pytest.mark.parametrize("name", ["llama-untied", "phi-untied"])
+def test_float16_is_not_made_to_overflow(name: str) -> None:
+    """The logits of the model's own states are within its range here, the largest that could be are not."""
+    model = build(BY_NAME[name])
+    readout = verify.from_transformers(model).readout
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e5 / np.abs(logits_at(readout, probes(readout))).max())
+    verify.from_transformers(model.half())
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
+def test_probes_stay_within_float16(norm: str) -> None:
+    W = 6e4 * np.random.default_rng(4).uniform(-1, 1, (9, 4))
+    readout = in_memory(W, norm, dtype="F16").readout
+    logits = np.abs(logits_at(readout, probes(readout)[:2])).max(axis=1)
+    assert np.allclose(logits, 2.0**15, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_layernorm_that_divides_by_the_mean_square_is_found(dtype: str) -> None:
+    model = gpt2().to(getattr(torch, dtype))
+    norm = model.transformer.ln_f
+
+    def forward(x: Any) -> Any:
+        r = x.float()
+        y = (r - r.mean(-1, keepdim=True)) / torch.sqrt(r.square().mean(-1, keepdim=True) + norm.eps)
+        return y.to(x.dtype) * norm.weight + norm.bias
+
+    norm.forward = forward
+    with pytest.raises(ModelUnavailableError, match="own logits are not those of its readout"):
+        verify.from_transformers(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_large_mean_before_a_layernorm_is_no_edit(dtype: str) -> None:
+    model = gpt2()
+    with torch.no_grad():
+        model.transformer.wpe.weight.add_(3000)
+    verify.from_transformers(model.to(getattr(torch, dtype)))
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_a_residual_stream_of_zeros_is_looked_at_elsewhere(make: Callable[[], Any]) -> None:
+    model = make()
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        head.weight = torch.nn.Parameter(head.weight.clone())
+        for name, value in model.named_parameters():
+            if value is not head.weight and "ln_f" not in name and name != "model.norm.weight":
+                value.zero_()
+    verify.from_transformers(model)
+    head.register_forward_hook(lambda *args: 2 * args[2])
+    with pytest.raises(ModelUnavailableError, match="own logits are not those of its readout"):
+        verify.from_transformers(model)
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.0, "zeros enter the final norm"), (np.nan, "not finite")])
+def test_what_no_norm_can_scale_is_named(value: float, message: str) -> None:
+    config = BY_NAME["llama-untied"].config | {"rms_norm_eps": 0.0}
+    model = build(replace(BY_NAME["llama-untied"], config=config))
+    verify.from_transformers(model)
+    model.model.layers[-1].register_forward_hook(lambda *args: args[2] * value)
+    with pytest.raises(ModelUnavailableError, match=message):
+        verify.from_transformers(model)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_an_edit_is_found_in_short_dtypes(dtype: str) -> None:
     model = gpt2().to(getattr(torch, dtype))
@@ -242,6 +349,16 @@ def compiled_in_place() -> Any:
     return model
 
 
+def compiled_in_part() -> Any:
+    model = llama()
+    model.model = torch.compile(model.model)
+    return model
+
+
+def in_parallel() -> Any:
+    return torch.nn.DataParallel(gpt2())
+
+
 def unknown_class() -> Any:
     model = gpt2()
     type_of = type("Edited", (type(model),), {})
@@ -255,6 +372,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "subclass": (distributed, "quantised or distributed"),
     "meta": (lambda: gpt2().to("meta"), "meta device"),
     "compiled": (compiled_in_place, r"before \.compile"),
+    "compiled_in_part": (compiled_in_part, r"put its model\._orig_mod back"),
+    "parallel": (in_parallel, r"a DataParallel wraps a model.*its \.module"),
+    "parallel_and_compiled": (lambda: torch.compile(in_parallel()), r"its \.module"),
     "another_class": (unknown_class, "another head"),
     "no_module": (lambda: "gpt2", "load_model"),
     "no_config": (lambda: torch.nn.Linear(2, 2), "from_hooked"),
@@ -267,6 +387,18 @@ def test_what_is_refused(reason: str) -> None:
     make, message = REFUSED[reason]
     with pytest.raises(ModelUnavailableError, match=message):
         verify.from_transformers(make())
+
+
+def test_a_distributed_wrapper_is_refused() -> None:
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(gpt2())
+        for take in (verify.from_transformers, verify.from_hooked):
+            with pytest.raises(ModelUnavailableError, match=r"its \.module"):
+                take(wrapped)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_model_that_cannot_be_run_is_refused() -> None:

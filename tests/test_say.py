@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,32 @@ def test_a_model_in_16_bits(tmp_path: Path, name: str, dtype: str) -> None:
     assert wide.replays[-1].rounding == 0
 
 
+@pytest.mark.parametrize("domain", ["readout", "free"])
+@pytest.mark.parametrize(
+    "name",
+    ["cohere-tied", "granite-untied", "t5-tied-scaled", "gemma2-tied", "gemma3_text-soft-cap", "gpt2-tied"],
+)
+def test_margins_are_compared_after_a_scale_or_soft_cap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, domain: str
+) -> None:
+    case = BY_NAME[name]
+    save(case, tmp_path / "model")
+    decision = decided(tmp_path / "model", domain)
+    done = verify.say(str(decision.path), str(tmp_path / "model"), dtype="float64")
+    acts = name != "gpt2-tied" and (name, domain) != ("t5-tied-scaled", "free")
+    for replay in done.replays:
+        assert replay.put.margin is not None
+        assert replay.expected == pytest.approx(replay.margin, rel=1e-6)
+        assert (replay.expected == pytest.approx(float(replay.put.margin), rel=1e-6)) != acts
+        assert bool(replay.after) == acts
+    asked(decision.path, "--model", tmp_path / "model", "--json")
+    for replay in json.loads(capsys.readouterr().out)["replays"]:
+        assert replay["expected_margin"] == pytest.approx(replay["float_margin"], rel=1e-3)
+        assert (replay["after_readout"] is not None) == acts
+    asked(decision.path, "--model", tmp_path / "model")
+    assert ("after the model's own step, " in capsys.readouterr().out) == acts
+
+
 # That it does not pass by accident
 
 
@@ -233,15 +260,21 @@ def test_a_margin_below_resolution_is_lost_and_explained(
     assert verify.say(str(decision.path), str(tmp_path / "model"), dtype="float64").said
 
 
-def test_an_overflow_is_named(gpt2: tuple[Path, Decision], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, decision = gpt2
-    monkeypatch.setattr(
-        "verify.spoken.vectors",
-        lambda *given: [replace(v, values=[1e6 * x for x in v.values]) for v in vectors(*given)],
-    )
-    done = verify.say(str(decision.path), str(folder), dtype="float16")
-    assert not done.said
-    assert all("overflow in float16" in r.why for r in done.replays)
+@pytest.mark.parametrize(("largest", "words"), [(1e6, "not representable in"), (6e4, "numbers overflow in")])
+def test_an_overflow_is_named(
+    gpt2: tuple[Path, Decision], monkeypatch: pytest.MonkeyPatch, largest: float, words: str
+) -> None:
+    folder, _ = gpt2
+    decision = decided(folder, "free")
+
+    def long(*given: Any) -> Any:
+        (v,) = vectors(*given)
+        return [replace(v, values=[largest / max(map(abs, v.values)) * x for x in v.values])]
+
+    monkeypatch.setattr("verify.spoken.vectors", long)
+    (replay,) = verify.say(str(decision.path), str(folder), dtype="float16").replays
+    assert not replay.said
+    assert f"{words} float16" in replay.why
 
 
 def test_a_step_after_the_unembedding_is_not_called_rounding(
@@ -274,7 +307,9 @@ def test_another_norm_than_the_model_s_is_noticed(tmp_path: Path, said: str) -> 
     one = unlike(-1, [verify.token(t, model, out=tmp_path / "o")[0] for t in range(8)])
     done = verify.say(str(one.path), str(tmp_path / "model"))
     assert any("norm is not the readout's" in note for note in done.notes) == (said == "rmsnorm")
+    assert any("is not known here" in note for note in done.notes)
     for replay in done.replays:
+        assert replay.expected is None
         assert (replay.misread is not None) == (said == "rmsnorm")
         assert replay.said == (replay.margin > 0 and said == "layernorm")
         assert replay.said or "has another norm" in replay.why or said == "layernorm"
@@ -305,22 +340,38 @@ def test_certificates_that_are_not_replayed(model: Path, tmp_path: Path) -> None
         verify.say(good.path, str(tmp_path / "square.safetensors"))
 
 
-@pytest.mark.parametrize(("shift", "grid"), [(2000, 0), (0, 3000)])
-def test_numbers_beyond_floats(tmp_path: Path, shift: int, grid: int) -> None:
-    """On a cone a witness may be as long or as short as it likes."""
-    save(BY_NAME["gpt2-tied"], tmp_path / "model")
-    decision = decided(tmp_path / "model", "direction")
+def rescaled(decision: Decision, shift: int, path: Path) -> Path:
+    """The certificate of a cone with a witness 2**shift times as long, which may be as long as it likes."""
     assert decision.proved is not None
     certificate = decision.proved.certificate
     claim = certificate.claim
     assert isinstance(claim, Speakable)
     assert claim.state is not None
-    state = State(tuple(x << shift for x in claim.state.p), claim.state.k + grid)
-    scaled = Speakable(claim.margin * 2**shift / 2**grid, state)
-    (tmp_path / "far.json").write_bytes(to_bytes(replace(certificate, claim=scaled)))
-    assert verify.audit(tmp_path / "far.json", str(tmp_path / "model")).error is None
+    p, k = claim.state.p, claim.state.k
+    state = State(tuple(x << max(shift, 0) for x in p), k + max(-shift, 0))
+    scaled = Speakable(claim.margin * Fraction(2) ** shift, state)
+    path.write_bytes(to_bytes(replace(certificate, claim=scaled)))
+    return path
+
+
+@pytest.mark.parametrize("shift", [2000, -3000])
+@pytest.mark.parametrize("domain", ["free", "direction"])
+def test_numbers_beyond_floats(tmp_path: Path, domain: str, shift: int) -> None:
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    path = rescaled(decided(tmp_path / "model", domain), shift, tmp_path / "far.json")
+    assert verify.audit(path, str(tmp_path / "model")).error is None
     with pytest.raises(UsageError, match="beyond the range"):
-        verify.say(tmp_path / "far.json", str(tmp_path / "model"))
+        verify.say(path, str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [("float16", -40), ("float32", -200), ("bfloat16", 200)])
+def test_numbers_beyond_a_dtype(tmp_path: Path, dtype: str, shift: int) -> None:
+    save(BY_NAME["gpt2-tied"], tmp_path / "model")
+    path = rescaled(decided(tmp_path / "model", "free"), shift, tmp_path / "far.json")
+    (replay,) = verify.say(path, str(tmp_path / "model"), dtype=dtype).replays
+    assert not replay.said
+    assert f"the vector is not representable in {dtype}: its largest entry is" in replay.why
+    assert verify.say(path, str(tmp_path / "model"), dtype="float64").said
 
 
 def test_no_model_holds_the_matrices_of_transformer_lens(tmp_path: Path) -> None:
@@ -340,8 +391,9 @@ def test_a_checkpoint_of_the_readout_alone(
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     (good,) = verify.token(" corner", str(model), out=tmp_path / "o")
-    with pytest.raises(ModelUnavailableError, match=r"lacks 9 of the model's tensors.*--partial"):
+    with pytest.raises(ModelUnavailableError, match=r"lacks 9 of the model's tensors.*--partial") as error:
         verify.say(str(good.path), str(model))
+    assert str(error.value).count("...") == 1
     assert asked(good.path, "--model", model, "--partial", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["said"]

@@ -469,3 +469,12 @@ def test_a_hooked_transformer_without_norm(library: Any) -> None:
     readout = verify.from_hooked(model, name="toy").readout
     assert (readout.norm, readout.vocabulary, list(readout.tensors)) == ("none", 9, ["unembedding", "bias"])
     assert any("slow" in note for note in readout.notes)
+
+
+def test_a_context_of_one_token_is_looked_at_as_closely(library: Any) -> None:
+    cfg = {"n_layers": 1, "d_model": 8, "n_ctx": 1, "d_head": 4, "n_heads": 2, "d_vocab": 11, "device": "cpu"}
+    model = library.model({**cfg, "act_fn": "relu", "normalization_type": "LN", "seed": 1})
+    verify.from_hooked(model)
+    model.add_hook("ln_final.hook_scale", lambda value, hook: value * (1 + 0.01 * (value < 0.01)))
+    with pytest.raises(ModelUnavailableError, match="own logits"):
+        verify.from_hooked(model)

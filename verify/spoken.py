@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from verify.errors import ModelUnavailableError, UsageError
-from verify.figures import statement_text
+from verify.figures import approximate, statement_text
 from verify.kernel import Speakable, System
+from verify.kernel.filter import as_float64
 from verify.kernel.tensor import unit_exponent
+from verify.models.in_place import After, head_input_at
 from verify.models.transformer_lens import is_processed
 from verify.models.transformers_model import DTYPES, TransformersModel
 from verify.recheck import Auditor
@@ -39,10 +41,12 @@ class Replay:
     vector, module: what was put in, and the module that read it. rounding: the largest change of an entry in
     the dtype that stood there; length: the largest entry.
     given, put, read: how the token stands in exact arithmetic at the vector, at the vector as rounded, and at
-    what the model then multiplied with the unembedding.
+    what the model then multiplied with the unembedding; before what `after` names, the step that the model
+    takes after the readout (empty if none). expected: what this step makes of the margin of `put`, to compare
+    with `margin`; None where there is none, or the step is not known.
     argmax: the lowest id with the largest logit; rival: with the largest but the token's own; both among the
     competitors and the token. margin: the token's logit less the rival's. spacing: of neighbouring numbers of
-    the logits' `dtype` there. error: how far rounding alone can have moved `margin`, whatever the order of
+    the model's dtype there. error: how far rounding alone can have moved `margin`, whatever the order of
     summation. The last three in logits.
     misread: how far what the unembedding read is from the readout's gain * N(r) + shift, as a share of its
     length, where that is more than rounding. why: what lost the token, in words; empty where it is said.
@@ -55,12 +59,13 @@ class Replay:
     given: Lead
     put: Lead
     read: Lead
+    after: str
+    expected: float | None
     argmax: int
     rival: int
     margin: float
     spacing: float
     error: float
-    dtype: str
     misread: float | None
     why: str = ""
 
@@ -145,6 +150,9 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
             (passage.head_input, HEAD),
         )
     )
+    after = runner.after
+    if after is not None and after.before_head and vector.place == HEAD:
+        after = After()
     top = max(abs(passage.logits[system.token]), abs(passage.logits[rival]))
     found = Replay(
         vector=vector,
@@ -154,18 +162,36 @@ def _replay(runner: TransformersModel, system: System, vector: Vector) -> Replay
         given=given,
         put=put,
         read=read,
+        after="" if after is None else after.words,
+        expected=None
+        if after is None or put.margin is None
+        else _made_of(after, put.margin, system, passage.put_in, vector.place),
         argmax=argmax,
         rival=rival,
         margin=margin,
-        spacing=passage.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
-        error=_error(system.readout, (system.token, rival), passage),
-        dtype=passage.dtype,
+        spacing=runner.epsilon * 2.0 ** (math.frexp(top)[1] - 1) if math.isfinite(top) else math.inf,
+        error=_error(system.readout, (system.token, rival), passage.head_input, runner.epsilon),
         # Many norms compute in float32 whatever the model's dtype.
-        misread=misread(system.readout, passage.put_in, passage.head_input, max(passage.epsilon, 2.0**-23))
+        misread=misread(system.readout, passage.put_in, passage.head_input, max(runner.epsilon, 2.0**-23))
         if vector.place == NORM and put is not _OVERFLOW and read is not _OVERFLOW
         else None,
     )
-    return found if found.said else _explained(found, system)
+    return found if found.said else _explained(found, system, passage, runner.dtype)
+
+
+def _made_of(after: After, margin: Fraction, system: System, values: list[float], place: str) -> float:
+    """What the model's step after the readout makes of a margin at a vector, in floats."""
+    if after.cap is None:
+        return approximate(margin * Fraction(after.scale))
+    readout, row, h = system.readout, (system.token, system.token + 1), np.array([values])
+    if place == NORM:
+        h = head_input_at(readout, h)
+    logit = float(h[0] @ as_float64(readout.unembedding, *row)[0])
+    if readout.bias is not None:
+        logit += float(as_float64(readout.bias, *row)[0])
+    # tanh a - tanh b = tanh(a - b) (1 - tanh a tanh b): nothing cancels where the margin is small.
+    share, top = approximate(margin / Fraction(after.cap)), logit / after.cap
+    return after.cap * math.tanh(share) * (1 - math.tanh(top) * math.tanh(top - share))
 
 
 def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
@@ -178,23 +204,30 @@ def _compare(logits: list[float], token: int) -> tuple[int, int, float]:
     return first, rival, margin
 
 
-def _error(readout: Readout, rows: tuple[int, int], passage: Passage) -> float:
-    """Twice the error bound of a logit, computed in any order, for the larger of two rows."""
+def _error(readout: Readout, rows: tuple[int, int], h: list[float], epsilon: float) -> float:
+    """Twice the error bound of a logit at h, computed in any order, for the larger of two rows."""
     unit = Fraction(2) ** unit_exponent(readout.unembedding.dtype)
     sizes = [
-        sum(abs(float(w * unit) * h) for w, h in zip(row, passage.head_input, strict=True))
+        sum(abs(float(w * unit) * x) for w, x in zip(row, h, strict=True))
         for row in readout.unembedding.integers(rows)
     ]
     if readout.bias is not None:
         step = Fraction(2) ** unit_exponent(readout.bias.dtype)
         sizes = [x + abs(float(c * step)) for x, (c,) in zip(sizes, readout.bias.integers(rows), strict=True)]
-    return 2 * (readout.d + 2) * passage.epsilon * max(sizes)
+    return 2 * (readout.d + 2) * epsilon * max(sizes)
 
 
-def _explained(r: Replay, system: System) -> Replay:
+def _explained(r: Replay, system: System, passage: Passage, dtype: str) -> Replay:
     """The replay with the first step that lost the token."""
-    if not math.isfinite(r.margin):
-        why = f"the model's numbers overflow in {r.dtype}, or are suppressed"
+    smallest, largest = passage.reach
+    held = max(map(abs, passage.put_in))
+    if r.given.there and not r.put.there and not smallest <= held <= largest:
+        why = (
+            f"the vector is not representable in {passage.put_dtype}: its largest entry is {r.length:.3g}, "
+            f"and that dtype's numbers go from {smallest:.3g} to {largest:.3g}; another --dtype may hold it"
+        )
+    elif not math.isfinite(r.margin):
+        why = f"the model's numbers overflow in {dtype}, or are suppressed"
     elif r.misread is not None:
         why = (
             f"not rounding: what the unembedding reads is off by {r.misread:.3g} of its length from what the "
@@ -231,7 +264,7 @@ def _explained(r: Replay, system: System) -> Replay:
         )
     else:
         why = (
-            f"resolution: at what the unembedding reads {r.read.words} in exact arithmetic, but {r.dtype} "
+            f"resolution: at what the unembedding reads {r.read.words} in exact arithmetic, but {dtype} "
             f"logits of this size lie {r.spacing:.3g} apart, and the product rounds"
         )
     if r.margin == 0:
@@ -253,6 +286,11 @@ def _notes(runner: TransformersModel, model: Model, s: Statement) -> list[str]:
         notes.append(
             f"{len(runner.random)} tensors that the checkpoint lacks were filled with random numbers; the "
             "logits were seen not to depend on what they compute"
+        )
+    if runner.after is None:
+        notes.append(
+            "what the model does after the unembedding is not known here: a scale or soft-cap would act on "
+            "its margins in floats, and not on the exact ones"
         )
     if s.competitor_rule == "tokenizer":
         notes.append(

@@ -63,7 +63,10 @@ class Lead:
 
 
 def vectors(system: System, claim: Speakable) -> list[Vector]:
-    """Every witness of a proved claim: the residual vector first, then the state."""
+    """Every witness of a proved claim: the residual vector first, then the state.
+
+    Raises OverflowError or ZeroDivisionError for numbers beyond the range of floats.
+    """
     readout, found = system.readout, []
     if claim.residual is not None:
         r = [Fraction(x, 1 << claim.residual.k) for x in claim.residual.p]
@@ -155,7 +158,11 @@ def _after_norm(readout: Readout, z: Sequence[Fraction]) -> list[Fraction]:
 
 
 def _floats(values: Sequence[Fraction]) -> list[float]:
-    return [float(x) for x in values]
+    """The nearest floats; OverflowError for numbers beyond them, or where nothing but zeros is left."""
+    found = [float(x) for x in values]
+    if any(values) and not any(found):
+        raise OverflowError("all numbers are below the smallest float")
+    return found
 
 
 def _dyadic(values: Sequence[float]) -> tuple[tuple[int, ...], int]:

@@ -79,7 +79,10 @@ def _lines(spoken: Spoken) -> Iterator[tuple[str, str]]:
         yield "the model says", f"{r.argmax} {tokens.display(r.argmax)}: {word}"
         yield "margin in floats", f"{r.margin:.6g} over {r.rival} {tokens.display(r.rival)}"
         exact = "none" if r.put.margin is None else f"{approximate(r.put.margin):.6g}"
-        yield "margin exactly", f"{exact}, of the vector as the model holds it"
+        exact += ", of the vector as the model holds it"
+        if r.after and r.expected is not None:
+            exact += f"; {r.expected:.6g} after the model's own step, {r.after}"
+        yield "margin exactly", exact
         if r.why:
             yield "why", r.why
     for line in spoken.notes:
@@ -127,6 +130,8 @@ def _replay_object(r: Replay, tokens: Any) -> dict[str, Any]:
         "argmax_text": tokens.text(r.argmax),
         "rival": r.rival,
         "float_margin": _finite(r.margin),
+        "expected_margin": None if r.expected is None else _finite(r.expected),
+        "after_readout": r.after or None,
         "float_spacing": _finite(r.spacing),
         "rounding": _finite(r.rounding),
         "largest_entry": _finite(r.length),

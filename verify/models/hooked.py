@@ -14,7 +14,7 @@ from verify.errors import ModelUnavailableError
 from verify.kernel.readout import Readout
 from verify.kernel.tensor import Tensor
 from verify.models.config import exact_decimal
-from verify.models.in_place import VARIANCES, look, require_agreement
+from verify.models.in_place import SENTENCE, look, require_agreement
 from verify.models.live import (
     named,
     require_epsilon,
@@ -22,7 +22,7 @@ from verify.models.live import (
     snapshot,
     spread,
     token_tensor,
-    uncompiled,
+    unwrapped,
     vocabulary_of,
 )
 
@@ -61,7 +61,7 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
     HookedTransformer is transposed, to one row a token. Its tokenizer is used if it is a fast one.
     name: what certificates call the model. Errors as `from_transformers`.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     kinds = {each.__name__ for each in type(model).__mro__}
     if not kinds & {"HookedTransformer", "TransformerBridge"}:
         raise ModelUnavailableError(
@@ -79,7 +79,7 @@ def from_hooked(model: Any, *, name: str | None = None) -> Model:
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
         readout, tokenizer = replace(readout, notes=(*readout.notes, _SLOW)), None
-    ids = spread(min(cfg.d_vocab, readout.vocabulary), min(len(VARIANCES), cfg.n_ctx), set())
+    ids = spread(min(cfg.d_vocab, readout.vocabulary), min(SENTENCE, cfg.n_ctx), set())
     tokens = token_tensor(ids, next(model.parameters()).device)
     module = model.unembed if readout.norm == "none" else model.ln_final
     seen = look(model, module, readout, lambda: model(tokens, return_type="logits"))

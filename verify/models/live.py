@@ -17,7 +17,7 @@ from verify.kernel.tensor import DTYPES
 from verify.models.architectures import ARCHITECTURES, WEIGHTS, Architecture
 from verify.models.checkpoints import Checkpoint, describe_torch, from_torch
 from verify.models.config import Config, parse_json
-from verify.models.in_place import VARIANCES, look, require_agreement
+from verify.models.in_place import LOOKED, SENTENCE, after_readout, logits_of, look, require_agreement
 from verify.models.locate import entry_of, locate_readout
 from verify.models.model import Model
 from verify.models.tokens import Tokens
@@ -47,7 +47,7 @@ def from_transformers(model: Any, tokenizer: Any = None, *, name: str | None = N
     Raises ModelUnavailableError if the model is not understood, or its logits on a few tokens are not those
     of the readout, and UsageError for a tokenizer or a name that cannot be used.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     require_plain(model)
     if not (hasattr(model, "config") and hasattr(model.config, "to_json_string")):
         raise ModelUnavailableError(
@@ -63,8 +63,10 @@ def from_transformers(model: Any, tokenizer: Any = None, *, name: str | None = N
     norm = _norm_module(model, readout, entry)
     require_epsilon(norm, readout)
     ids = _ids(model, min(readout.vocabulary, _input_rows(model, readout)))
-    seen = look(model, norm, readout, lambda: _logits(model, ids))
-    require_agreement(readout, seen, *_after(entry, model.config))
+    tokens = token_tensor(ids, model.device)
+    seen = look(model, norm, readout, lambda: logits_of(model, tokens))
+    after = after_readout(entry, model.config)
+    require_agreement(readout, seen, after.scale, after.cap)
     return named(model, name, readout, vocabulary, {config.name: config.sha256})
 
 
@@ -82,9 +84,14 @@ def named(
     return Model(name, None, readout, Tokens(vocabulary, readout.vocabulary), files, ())
 
 
-def uncompiled(model: Any) -> Any:
-    """The model inside the wrapper of torch.compile, or the model itself."""
-    return getattr(model, "_orig_mod", model)
+def unwrapped(model: Any) -> Any:
+    """The model inside the wrapper of torch.compile, or the model itself; other wrappers are refused."""
+    import torch
+
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        raise ModelUnavailableError(f"a {type(model).__name__} wraps a model; pass the model: its .module")
+    return model
 
 
 # What is refused
@@ -104,6 +111,11 @@ def require_plain(model: Any) -> None:
         raise ModelUnavailableError(
             "the model holds adapters of PEFT; merge them into the weights first: model.merge_and_unload()"
         )
+    for name, _ in model.named_modules():
+        if name.endswith("_orig_mod"):  # it is a part of the names of all tensors inside
+            raise ModelUnavailableError(
+                f"a part of the model was compiled; put its {name} back in its place, as it was before"
+            )
     for name, value in model.named_parameters():
         if value.device.type == "meta":
             raise ModelUnavailableError(
@@ -210,24 +222,6 @@ def _norm_module(model: Any, readout: Readout, entry: Architecture) -> Any:
     raise ModelUnavailableError(f"the model has no module {' or '.join(names)}, its final norm")
 
 
-def _after(entry: Architecture, config: Any) -> tuple[float, float | None]:
-    """(scale, soft-cap) of the logits after the readout: the entry says which, the configuration how much."""
-    match entry.after.split():
-        case []:
-            return 1.0, None
-        case ["times", "d_model", *_]:
-            scaled = getattr(config, "scale_decoder_outputs", False)  # mT5 never is
-            return (config.d_model**-0.5 if scaled else 1.0), None
-        case ["times", key]:
-            return float(getattr(config, key)), None
-        case ["divided", "by", key]:
-            return 1.0 / float(getattr(config, key)), None
-        case ["soft-cap", key]:
-            cap = getattr(config, key)
-            return 1.0, None if cap is None else float(cap)
-    raise ModelUnavailableError(f"what follows the readout is not known here: {entry.after}")
-
-
 def _input_rows(model: Any, readout: Readout) -> int:
     """How many token ids the model takes."""
     weight = getattr(model.get_input_embeddings(), "weight", None)
@@ -239,7 +233,7 @@ def _ids(model: Any, rows: int) -> list[int]:
     table = model.config.to_dict()
     tables = [table, *(x for x in table.values() if isinstance(x, dict))]
     special = {x[key] for x in tables for key in x if str(key).endswith(("_token_id", "_token_index"))}
-    return spread(rows, len(VARIANCES), {x for x in special if isinstance(x, int)})
+    return spread(rows, SENTENCE, {x for x in special if isinstance(x, int)})
 
 
 def spread(rows: int, count: int, without: set[int]) -> list[int]:
@@ -251,23 +245,7 @@ def spread(rows: int, count: int, without: set[int]) -> list[int]:
 
 
 def token_tensor(ids: list[int], device: Any) -> Any:
-    """The ids as one sentence, (1, n), for a model of PyTorch."""
+    """The ids as sentences, (B, n), as often as makes LOOKED tokens, for a model of PyTorch."""
     import torch
 
-    return torch.tensor([ids], dtype=torch.long, device=device)
-
-
-def _logits(model: Any, ids: list[int]) -> Any:
-    """The model's logits for one sentence; a decoder beside an encoder is fed the same tokens."""
-    import torch
-
-    tokens = token_tensor(ids, model.device)
-    inputs: dict[str, Any] = {"input_ids": tokens}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = tokens
-    if model.main_input_name == "input_features":
-        size = (1, model.config.num_mel_bins, 2 * model.config.max_source_positions)
-        del inputs["input_ids"]
-        inputs["input_features"] = torch.zeros(size, dtype=model.dtype, device=model.device)
-    output = model(**inputs, return_dict=True)
-    return output.prediction_logits if "prediction_logits" in output else output.logits
+    return torch.tensor([ids] * -(-LOOKED // len(ids)), dtype=torch.long, device=device)

@@ -15,6 +15,8 @@ import numpy as np
 from verify.errors import ModelUnavailableError
 from verify.models.architectures import ARCHITECTURES
 from verify.models.config import read_config
+from verify.models.in_place import After, after_readout, logits_of
+from verify.models.locate import entry_of
 from verify.models.model import whole_folder
 from verify.models.modules import Modules, find_modules
 
@@ -34,22 +36,23 @@ _INPUTS = ((0, 1), (1, 0))
 class Passage:
     """What became of a vector: all values exact, as floats.
 
-    put_in: the vector (d,) in the dtype of what stood there. head_input: what the unembedding was multiplied
-    with, (d,). logits: (V,). dtype: theirs, or that of head_input where it is coarser; epsilon: the distance
-    from 1 to the next number of that dtype.
+    put_in: the vector (d,) in put_dtype, the dtype of what stood there, whose smallest normal and largest
+    number are `reach`. head_input: what the unembedding was multiplied with, (d,). logits: (V,).
     """
 
     put_in: list[float]
+    put_dtype: str
+    reach: tuple[float, float]
     head_input: list[float]
     logits: list[float]
-    dtype: str
-    epsilon: float
 
 
 class TransformersModel:
     """A model with its own norm and head, run by `transformers`.
 
-    name: of its class. modules: where the readout sits in it. dtype: of the unembedding as it runs.
+    name: of its class. modules: where the readout sits in it. dtype: of the unembedding as it runs;
+    epsilon: the distance from 1 to the next number of it.
+    after: what it does to its logits after the readout, None where the table of architectures does not tell.
     random: names of parameters that the checkpoint lacks and that hold random numbers.
     """
 
@@ -61,14 +64,16 @@ class TransformersModel:
         not all there, where torch or transformers is missing, and where the readout is not found in it.
         """
         _require_packages()
+        import torch
+
         folder = whole_folder(model)
         with _quiet():
             self._model, self.random = _load(folder, dtype)
         if self.random and not partial:
             shown = ", ".join([*self.random[:_SHOWN], *(["..."] if self.random[_SHOWN:] else [])])
             raise ModelUnavailableError(
-                f"{model.name}: the checkpoint lacks {len(self.random)} of the model's tensors ({shown}, "
-                "...), so this is not the whole model. Pass a folder or hub name with all of them as "
+                f"{model.name}: the checkpoint lacks {len(self.random)} of the model's tensors ({shown}), "
+                "so this is not the whole model. Pass a folder or hub name with all of them as "
                 "--model; or run its norm and head alone with --partial: what comes before them does not "
                 "count, since the witness takes the place of what it computes"
             )
@@ -78,7 +83,9 @@ class TransformersModel:
             found = Modules(self._last_norm(found.head), found.head)
         self.modules = found
         matrix = next(self._model.get_submodule(found.head).parameters(recurse=False))
-        self.dtype = str(matrix.dtype).removeprefix("torch.")
+        self.dtype = _name(matrix.dtype)
+        self.epsilon = float(torch.finfo(matrix.dtype).eps)
+        self.after = _after(folder, self._model.config)
 
     def put(self, vector: Sequence[float], module: str) -> Passage:
         """Run the model with `vector`, (d,), in place of what enters a module, at every position.
@@ -125,38 +132,25 @@ class TransformersModel:
                 f"{self.name}: {module} ran {len(put_in)} times and {self.modules.head} {len(at_head)} times "
                 "on one input; each should run once"
             )
-        coarser = max(logits.dtype, at_head[0].dtype, key=lambda dtype: torch.finfo(dtype).eps)
         put, read, out = (
             x.reshape(-1, x.shape[-1])[-1].double().tolist() for x in (*put_in, *at_head, logits)
         )
-        return Passage(put, read, out, str(coarser).removeprefix("torch."), float(torch.finfo(coarser).eps))
+        numbers = torch.finfo(put_in[0].dtype)
+        return Passage(put, _name(put_in[0].dtype), (float(numbers.tiny), float(numbers.max)), read, out)
 
     def _logits(self, ids: Sequence[int]) -> Any:
         """Logits of the model's forward pass, (1, 2, V) in its own dtype."""
         import torch
 
-        tokens = torch.tensor([ids])
-        inputs: dict[str, Any] = {"input_ids": tokens}
-        config = self._model.config
-        if getattr(config, "is_encoder_decoder", False):
-            from transformers.modeling_outputs import BaseModelOutput
-
-            # Whatever an encoder reads (text, sound), its output is d_model numbers a position.
-            seen = torch.zeros(1, 1, config.d_model, dtype=self._model.dtype)
-            inputs = {
-                "encoder_outputs": BaseModelOutput(last_hidden_state=seen),
-                "decoder_input_ids": tokens,
-            }
         try:
             with torch.no_grad():
-                output = self._model(**inputs)
+                logits = logits_of(self._model, torch.tensor([ids]))
         except ModelUnavailableError:
             raise
         except Exception as error:  # model code may raise anything
             raise ModelUnavailableError(
                 f"{self.name} cannot be run on two tokens of text: {_first_line(error)}"
             ) from error
-        logits = output.get("prediction_logits", output.get("logits"))
         if logits is None:
             raise ModelUnavailableError(f"{self.name} returns no logits")
         return logits
@@ -232,6 +226,17 @@ def _class_of(folder: Path) -> Any:
     )
 
 
+def _after(folder: Path, own: Any) -> After | None:
+    """What the model does after the readout, where the architecture is one of the table."""
+    config = read_config(folder)
+    if config is None or config.get("model_type") not in ARCHITECTURES:
+        return None
+    try:
+        return after_readout(entry_of(config), own)
+    except ModelUnavailableError:  # a readout described by hand
+        return None
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the reports and bars of `transformers` while a model is loaded: errors say what matters."""
@@ -246,6 +251,10 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _same(a: list[float], b: list[float]) -> bool:
