@@ -377,6 +377,23 @@ def test_a_support_alone_is_solved_for() -> None:
     assert not accepts(base, replace(row, multipliers=Multipliers((2, 3), None)))
 
 
+def test_a_ceiling_is_not_solved_for() -> None:
+    """No multipliers of a speakable token's rivals sum to nothing, so a support alone determines none."""
+    tried = 0
+    for base, row in EVERY:
+        if row.ceiling is not None:
+            assert not accepts(base, replace(row, ceiling=Multipliers(row.ceiling.rows, None)))
+            tried += 1
+    assert tried >= 3
+
+
+def test_the_least_scale_is_one_of_the_rule() -> None:
+    """m = floor(1023/1024 * 2^20 / |x|): 1024 for |x| = 1023, and 1023, too coarse, for |x| = 1024."""
+    own = Views(BASES["square box:1"].readout, parse_domain("box:1"), 7, 20).own["here"]
+    assert own.is_scale([1023, 0], 1024)
+    assert not own.is_scale([1024, 0], 1023)
+
+
 @pytest.mark.parametrize("name", ["layernorm readout", "layernorm free", "square box:1"])
 def test_errors_name_the_token(name: str) -> None:
     base = BASES[name]
@@ -413,8 +430,12 @@ def test_another_range_of_tokens(first: int, last: int) -> None:
 def test_part_of_the_tokens() -> None:
     part = replace(LN.header, first=2, last=4)
     assert proved(part, LN.rows[2:5], LN.readout).counts == {"hard": 1, "own": 1, "unspeakable": 1}
-    with pytest.raises((RefutedError, MalformedError)):
-        LedgerCheck(replace(part, first=-1), LN.readout)
+    for token, row in enumerate(LN.rows):
+        one = replace(LN.header, first=token, last=token)
+        assert proved(one, [row], LN.readout).counts == {row.cls: 1}
+    for first, last in ((-1, 4), (2, LN.readout.vocabulary), (4, 2)):
+        with pytest.raises((RefutedError, MalformedError)):
+            LedgerCheck(replace(part, first=first, last=last), LN.readout)
 
 
 @pytest.mark.parametrize("grid", [LN.header.grid + 1, LN.header.grid - 1, 0, ledger.MAX_GRID])

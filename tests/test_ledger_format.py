@@ -148,6 +148,14 @@ def test_any_words_become_a_reason() -> None:
     for words in ("", "no", " \u00e9 'x' \n\t", "x" * 5000, "x" * 999 + " y"):
         row = Row(5, "undecided", True, False, 1, 1, reason=ledger.reason_text(words))
         assert ledger.row_from_line(ledger.line(row)) == row
+    assert ledger.reason_text("\u00e9 x\n") == "\\xe9 x\\n"
+    assert ledger.reason_text("x" * 5000) == "x" * 1000
+
+
+def test_numbers_as_long_as_they_may_be() -> None:
+    assert ledger.number("1" * (2 * strict_json.FRACTION_DIGITS)).denominator == 1
+    row = ledger.row_from_line(cell(5, "1" * 256))
+    assert row.scale == int("1" * 256, 16)
 
 
 # fmt: off

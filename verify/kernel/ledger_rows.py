@@ -176,7 +176,7 @@ class Views:
 
     def _check_speakable(self, row: Row, standing: Standing, state: State) -> None:
         """Theorem 4; the margin is exact and the rival the first of the nearest."""
-        self._require(row, "kind", "multipliers", *(["witness"] if row.cls == "own" else []))
+        self._require(row, "kind", "multipliers")
         if row.cls == "own" and not row.own:
             raise RefutedError("its class is own, its witness another state")
         if standing.sign <= 0 or row.amount != standing.margin:
