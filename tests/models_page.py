@@ -80,7 +80,8 @@ epsilon = 1e-6               # read exactly
 
 Flags and file exclude each other. Nothing but `verify say` compares a description with the model's own code,
 and every audit lists it as a hypothesis; a model whose config.json names a known type is audited as that
-type. A pack and a GGUF file say themselves what their readout is, and take no description.
+type. Other weights that config.json names are refused here too, and a vocabulary of the decoder's own is
+heeded. A pack and a GGUF file say themselves what their readout is, and take no description.
 """
 
 

@@ -19,6 +19,7 @@ from verify.claims.compute import Computer
 from verify.claims.contribute import questions_of, toml_bytes
 from verify.claims.file import from_bytes
 from verify.claims.judge import Finding, shown
+from verify.claims.report import as_json
 from verify.claims.weights import Weights, key_of
 from verify.errors import (
     EXIT_UNAVAILABLE,
@@ -288,6 +289,30 @@ def test_a_count_that_is_too_large_shows_the_tokens_of_which_it_is_false(
         "token 1: False",
         "token 2: False",
     ]
+
+
+def test_of_many_tokens_a_report_lists_those_that_stand_out(square: Path, tmp_path: Path) -> None:
+    (result,) = judged(claims(tmp_path, 'verdict = "unspeakable"'), square)[:1]
+
+    def told(many: int) -> Any:
+        kinds = [True] * 20 + [False, None] + [True] * (many - 22)
+        result.findings = [Finding(t, holds, str(holds)) for t, holds in enumerate(kinds)]
+        report = json.loads(as_json([result], 0))
+        (claim,) = report["claims"]
+        assert (claim["holds"], claim["fails"], claim["unsettled"]) == (many - 2, 1, 1)
+        return report["version"], claim["tokens"], claim["others"]
+
+    few, many = told(1000), told(1001)
+    assert (few[0], len(few[1]), few[2]) == (2, 1000, None)
+    assert (
+        many[1]
+        == few[1][20:22]
+        == [
+            {"token": 20, "holds": False, "evidence": "False"},
+            {"token": 21, "holds": None, "evidence": "None"},
+        ]
+    )
+    assert many[2] == {"tokens": 999, "holds": True}
 
 
 def test_both_answers_of_one_program_for_one_token_are_no_two_tables(tmp_path: Path) -> None:

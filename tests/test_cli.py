@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import WORDS, run
 
 import verify
+import verify.api
 import verify.cli
+from verify.decision import Decision
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
 from verify.render import decision_lines
@@ -257,6 +261,29 @@ def imported(heavy: set[str], *arguments: object) -> str:
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = {"numpy", "scipy", "torch", "transformers", "pulp", "flint", "rich", "huggingface_hub"}
     assert imported(heavy, *arguments) == "set()"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_each_result_is_told_before_the_next_is_decided(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: tuple[str, ...],
+) -> None:
+    decide_all, told = verify.api.decide_all, []
+
+    def watched(*arguments: Any, **options: Any) -> Iterator[Decision]:
+        for decision in decide_all(*arguments, **options):
+            yield decision
+            told.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(verify.api, "decide_all", watched)
+    command = ("token", "1", "2", "--model", str(model), "--domain", "all", "--out", str(tmp_path), *form)
+    verify.cli.command.main(command, standalone_mode=False)
+    told.append(capsys.readouterr().out)
+    words = '"verdict":' if form else "\nverdict "
+    assert [text.count(words) for text in told] == [1] * 8
 
 
 def test_an_easy_token_needs_no_solver(model: Path, tmp_path: Path) -> None:

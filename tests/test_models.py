@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -573,6 +574,29 @@ def test_unknown_architecture_lists_candidates_and_takes_a_description(tmp_path:
 def test_incomplete_descriptions(tmp_path: Path, overrides: ReadoutOverrides, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_model(str(folder(tmp_path, LLAMA, llama())), overrides=overrides)
+
+
+def test_what_a_config_says_of_a_model_described_by_hand(tmp_path: Path) -> None:
+    """Which weights, and whose texts: the same as of a model that is loaded by its type."""
+    hand, texts = ReadoutOverrides("lm_head.weight", "none"), tmp_path / "vocab.json"
+    texts.write_text('{"dog": 0}')
+
+    def loaded(config: object) -> Model:
+        return load_model(str(folder(tmp_path, config, llama())), overrides=hand)
+
+    plain = loaded(LLAMA)
+    assert (plain.tokens.text(0), len(plain.readout.notes)) == ("dog", 1)
+    for sizes in ({"share_encoder_decoder_embeddings": False}, {"target_vocab_size": V + 1}):
+        assert loaded(LLAMA | sizes).tokens.size is None
+    assert loaded(LLAMA | {"decoder_vocab_size": V}).tokens.text(0) == "dog"
+    with pytest.raises(ModelUnavailableError, match="transformers_weights names 'other"):
+        loaded(LLAMA | {"transformers_weights": "other.safetensors"})
+    loaded(LLAMA | {"transformers_weights": "model.safetensors"})
+    # One that cannot be read is no reason to refuse what needs none.
+    noted = loaded(LLAMA | {"time_step_limit": [0.0, math.inf]})
+    assert noted.readout.notes[1].endswith(
+        "whether it names other weights or another vocabulary is not known"
+    )
 
 
 def test_an_empty_description_is_none(tmp_path: Path) -> None:

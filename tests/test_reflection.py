@@ -8,6 +8,7 @@ from built_models import model as built
 
 from verify.decide import Decider
 from verify.kernel import DIRECTION, FREE, READOUT, Domain, parse_domain
+from verify.propose import reflection
 from verify.propose.problem import Problem
 from verify.propose.reflection import ROOM, Reflections, reflect
 from verify.scan.run import grid_of
@@ -86,6 +87,18 @@ def test_rounded_logits_cost_proposals_only() -> None:
         if found is not None:
             rivals = np.delete(ROWS, token, axis=0)
             assert found[1] >= ((ROWS[token] - rivals) @ found[0]).min() - 1e-6
+
+
+def test_the_oldest_directions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    (own,) = reached(ROWS, [0])
+    assert own is not None
+    monkeypatch.setattr(reflection, "_KEPT", 2 * own[0].nbytes)
+    for forgotten, others in ((False, [2]), (True, [2, 4])):
+        many = Reflections()
+        for token in (1, *others):
+            many.remember(token, own[0] if token == 1 else np.array([0.0, 0.0, 1.0]))
+        found = [x.effort for x in many.propose(problem(ROWS, 0))]
+        assert (found != ["0 reflections"]) == forgotten
 
 
 def test_a_neighbours_state_is_a_start() -> None:

@@ -75,6 +75,18 @@ def test_a_ledger_agrees_with_brute_force(tmp_path: Path, domain: str, seed: int
             assert (verdict == "SPEAKABLE") == oracle_decide(small, token, domain).speakable, token
 
 
+@pytest.mark.parametrize("domain", ["direction", "free"])
+@pytest.mark.filterwarnings("error")
+def test_huge_rows_overflow_in_silence_and_change_no_verdict(tmp_path: Path, domain: str) -> None:
+    rows = np.random.default_rng(3).integers(-64, 65, (24, 3)) / 64.0
+    found = [
+        verdicts(scan(built(rows * 2.0**k, "rmsnorm"), domain, tmp_path / str(k), workers=1))
+        for k in (0, 100)
+    ]
+    assert found[0] == found[1]
+    assert set(found[0].values()) == {"SPEAKABLE", "UNSPEAKABLE"}
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("name", ["stories260K", "rxnmapper-albert"])
 def test_a_scan_of_a_real_model_agrees_with_single_decisions(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,14 @@ from command import run
 from conformance import CASES, build
 
 import verify
+from verify.decision import OTHER_STATES
 from verify.errors import ModelUnavailableError, UsageError
+from verify.kernel import System, parse_domain, to_bytes
 from verify.kernel.filter import as_float64
 from verify.models import Model, ReadoutOverrides, load_model
 from verify.models.config import Config
 from verify.models.in_place import logits_at
-from verify.models.transformer_lens import FOLDED, processed
+from verify.models.transformer_lens import FOLDED, PREFIX, processed
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -33,7 +36,8 @@ pytest.importorskip("transformers")
 BY_NAME = {case.name: case for case in CASES}
 U = 2.0**-24
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-PACKED = "--readout transformer-lens"
+LENS = "transformer-lens"
+PACKED = f"--readout {LENS}"
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +126,7 @@ MODELS = (
 CHANGES: dict[str, dict[str, Any]] = {
     "gptj-untied": {"layer_norm_epsilon": 1e-5},
     "gpt_neox-untied": {"num_attention_heads": 2},
+    "phi-untied": {"num_key_value_heads": 4},
 }
 
 
@@ -143,25 +148,50 @@ def test_the_matrices_are_the_library_s_within_rounding(library: Any, name: str,
     assert list(ours.readout.tensors) == list(live.readout.tensors)
 
 
-def test_gemma_s_matrices_are_the_library_s_within_rounding(library: Any, tmp_path: Path) -> None:
-    """The library knows Gemma by its official names only, so its configuration is written down here."""
-    import torch
-    from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_weights
+# What the library knows by official names only, or reads a configuration of another transformers for, is
+# written down here: the module that converts the weights, and what the configuration needs beyond the sizes.
+_GEMMA = {"act_fn": "gelu_new", "normalization_type": "RMS", "n_key_value_heads": 2, "gated_mlp": True}
+_GEMMA |= {"final_rms": True, "eps": 3e-3}
+_POST = {**_GEMMA, "use_normalization_before_and_after": True}
+NAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma-tied": ("gemma", _GEMMA),
+    "gemma2-tied": ("gemma", {**_POST, "output_logits_soft_cap": 7.0}),
+    "gemma3_text-tied": ("gemma", {**_POST, "use_qk_norm": True}),
+    "phi-untied": ("phi", {"act_fn": "gelu", "normalization_type": "LN", "eps": 3e-3}),
+}
 
-    theirs = build(BY_NAME["gemma-tied"])
+
+@pytest.mark.parametrize("name", NAMED)
+def test_converted_matrices_are_the_library_s_within_rounding(
+    library: Any, name: str, tmp_path: Path
+) -> None:
+    import torch
+
+    convert, more = NAMED[name]
+    case, capped = BY_NAME[name], "output_logits_soft_cap" in more
+    theirs = build(replace(case, config=case.config | CHANGES.get(name, {})))
     theirs.save_pretrained(tmp_path)
     sizes = {"n_layers": 2, "d_model": 16, "n_ctx": 32, "d_head": 4, "n_heads": 4, "d_mlp": 24, "d_vocab": 61}
-    kinds = {"act_fn": "gelu_new", "normalization_type": "RMS", "positional_embedding_type": "rotary"}
-    more = {"n_key_value_heads": 2, "rotary_dim": 4, "gated_mlp": True, "final_rms": True, "eps": 3e-3}
-    kinds["original_architecture"] = "GemmaForCausalLM"
-    cfg = library.config(**sizes | kinds | more, dtype=torch.float32, device="cpu")
+    kinds = {"positional_embedding_type": "rotary", "rotary_dim": 4, **more}
+    kinds["original_architecture"] = case.of
+    cfg = library.config(**sizes | kinds, dtype=torch.float32, device="cpu")
     model = library.model(cfg, move_to_device=False)
-    model.load_and_process_state_dict(convert_gemma_weights(theirs, cfg))
-    raw = load_model(str(tmp_path))
-    ours = load_model(str(tmp_path), readout="transformer-lens")
-    W_U = model.W_U.detach().double().numpy().T
-    assert (np.abs(matrices(ours)[0] - W_U) <= rounding(raw).W).all()
-    assert verify.from_hooked(model).readout.norm == "rmsnorm"
+    module = import_module(f"transformer_lens.pretrained.weight_conversions.{convert}")
+    state = getattr(module, f"convert_{convert}_weights")(theirs, cfg)
+    model.load_and_process_state_dict(state, center_unembed=not capped)  # as from_pretrained does
+    raw, ours = load_model(str(tmp_path)), load_model(str(tmp_path), readout=LENS)
+    bounds, (W, b) = rounding(raw, capped=capped), matrices(ours)
+    W_U, b_U = model.W_U.detach().double().numpy().T, model.b_U.detach().double().numpy()
+    assert (np.abs(W - W_U) <= bounds.W).all()
+    assert (np.abs(b - b_U) <= bounds.b).all()
+    live = verify.from_hooked(model).readout
+    assert (ours.readout.norm, ours.readout.epsilon) == (live.norm, live.epsilon)
+
+
+def test_the_page_names_what_is_folded_and_all_of_it_is_compared() -> None:
+    assert {BY_NAME[name].model_type for name in (*MODELS, *NAMED)} == set(FOLDED)
+    page = " ".join((Path(__file__).parents[1] / "docs" / "transformer-lens.md").read_text("utf-8").split())
+    assert f"Folded are: {', '.join(FOLDED)}." in page
 
 
 @pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied"])
@@ -174,6 +204,26 @@ def test_the_logits_are_those_of_the_checkpoint_up_to_a_constant(tmp_path: Path,
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     assert np.abs(a - b).max() < 1e-5 * np.abs(a).max()
     assert np.abs(matrices(ours)[0].sum(axis=0)).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["gpt2-tied", "llama-untied"])
+@pytest.mark.parametrize("domain", ["readout", "direction", "box:1", "free"])
+def test_which_domains_ask_the_same_of_both(tmp_path: Path, name: str, domain: str) -> None:
+    """Everywhere but in `free`: the same set of states, and at each of them the same margins."""
+    build(BY_NAME[name]).save_pretrained(tmp_path)
+    raw, ours = load_model(str(tmp_path)), load_model(str(tmp_path), readout=LENS)
+    state = np.random.default_rng(2).integers(-(2**20), 2**20, raw.readout.d).tolist()
+    margins, sets = [], []
+    for readout in (raw.readout, ours.readout):
+        system = System(readout, parse_domain(domain), 3, readout.vocabulary)
+        sets.append((system.region, system.projects, system.dimension, readout.epsilon, readout.d))
+        unit, z = Fraction(2) ** system.unit, [x * Fraction(2) ** -20 for x in system.project(state)]
+        z = [x / (readout.d if system.projects else 1) for x in z]
+        rows = system.differences([j for j in range(system.count) if j != 3])
+        margins.append([float((sum(a * x for a, x in zip(r.D, z, strict=True)) + r.e) * unit) for r in rows])
+    theirs, folded = map(np.array, margins)
+    close = np.abs(theirs - folded).max() < 1e-5 * np.abs(theirs).max()
+    assert (close, sets[0] == sets[1]) == (domain != "free", True)
 
 
 def test_the_same_tensors_every_time_and_notes_that_say_what_they_are(tmp_path: Path) -> None:
@@ -259,6 +309,31 @@ def test_readouts_that_do_not_go_together(tmp_path: Path, model: Path) -> None:
         verify.token(1, load_model(str(model)), readout="transformer-lens")
 
 
+def test_nothing_named_by_hand_counts_as_processed(tmp_path: Path) -> None:
+    """A pack of processed matrices, laid into a folder and described by hand, or any tensor named so."""
+    net = collapsing(tmp_path / "net")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    pack = tmp_path / "tl.safetensors"
+    verify.pack(str(net), pack, readout=LENS)
+    (folder / "model.safetensors").write_bytes(pack.read_bytes())
+    hand = ReadoutOverrides(PREFIX + "unembed.W_U.T", "none")
+    with pytest.raises(UsageError, match="--unembedding: names that start with transformer-lens:"):
+        load_model(str(folder), overrides=hand)
+    file = tmp_path / "readout.toml"
+    file.write_text(f'unembedding = "{hand.unembedding}"\nnorm = "none"\n')
+    told = run("token", "2", "--model", folder, "--readout-file", file)
+    assert (told.returncode, "cannot be named by hand" in told.stderr) == (2, True)
+    # What certificates say is no way round either.
+    (decision,) = verify.token(2, load_model(str(pack)))
+    assert decision.proved is not None
+    proved, certificate = decision.proved.certificate, tmp_path / "c.json"
+    statement = replace(proved.statement, epsilon_source="by hand: 1e-6")
+    certificate.write_bytes(to_bytes(replace(proved, statement=statement)))
+    told = run("audit", certificate, "--model", folder)
+    assert (told.returncode, "cannot be named by hand" in told.stderr) == (5, True)
+
+
 # Verdicts
 
 
@@ -294,10 +369,14 @@ def test_verdicts_that_differ_are_told(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in told.stdout.splitlines()]
     assert [line["verdict"] for line in lines[:4]] == ["UNSPEAKABLE"] * 4
     assert [line["checkpoint"]["verdict"] for line in lines] == ["SPEAKABLE"] * 8
-    # In `free` the gain is part of the state, so the two rows are told apart in the checkpoint as well.
-    assert [line["checkpoint"]["differs"] for line in lines] == [True] * 4 + [False] * 4
+    # In the order readout, free, direction, box: in `free` the two are asked about other vectors.
+    differs = [line["checkpoint"]["differs"] for line in lines]
+    assert differs == [True, None, True, True, False, None, False, False]
+    assert [line["checkpoint"]["note"] for line in lines] == [None, OTHER_STATES, None, None] * 2
     assert lines[0]["checkpoint"]["margin"]["approx"] > 0
     assert lines[0]["checkpoint"]["fingerprint"] == load_model(str(net)).readout.fingerprint
+    told = run("token", "2", "--model", net, "--domain", "free", "--out", tmp_path / "d", "--readout", LENS)
+    assert ("DIFFER" in told.stdout, OTHER_STATES in told.stdout) == (False, True)
     raw = run("token", "2", "--model", net, "--out", tmp_path / "e", "--json")
     assert json.loads(raw.stdout)["checkpoint"] is None
 
@@ -343,6 +422,15 @@ def test_a_scan_compares_with_the_ledger_of_the_checkpoint(tmp_path: Path) -> No
     assert run("audit", ledger, "--model", pack).returncode == 0
     told = run("audit", ledger, "--model", net)
     assert (told.returncode, PACKED in told.stderr) == (5, True)
+
+
+def test_a_scan_in_free_compares_nothing(tmp_path: Path) -> None:
+    command = ("scan", "--model", collapsing(tmp_path / "net"), "--out", tmp_path / "l", "--domain", "free")
+    assert run(*command).returncode == 0
+    told = run(*command, "--readout", LENS)
+    assert ("DIFFER" in told.stdout, OTHER_STATES in told.stdout) == (False, True)
+    beside = json.loads(run(*command, "--readout", LENS, "--json").stdout)["checkpoint"]
+    assert beside == {"ledger": None, "compared": None, "differing": None, "note": OTHER_STATES}
 
 
 # Models in memory

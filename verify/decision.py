@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 # A witness within this share of the certified ceiling counts as maximised.
 MAXIMISED = Fraction(1, 2)
 
+OTHER_STATES = (
+    "in free the states are the vectors that the unembedding reads: here those before gain and shift, which "
+    "W_U and b_U hold, in the checkpoint those after them. Two questions, so the verdicts are not compared"
+)
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -66,11 +71,17 @@ class Decision:
 
     @property
     def differs(self) -> bool | None:
-        """Whether the checkpoint's own matrices have another verdict; None where one of the two has none."""
+        """Whether the checkpoint's own matrices have another verdict; None where they are not compared."""
         other = self.checkpoint
-        if other is None or self.proved is None or other.proved is None:
-            return None
-        return self.verdict != other.verdict
+        return None if other is None or self.not_compared else self.verdict != other.verdict
+
+    @property
+    def not_compared(self) -> str:
+        """Why the checkpoint's verdict is not compared with this one; empty where it is."""
+        if self.domain.kind == "free":
+            return OTHER_STATES
+        decided = self.proved and self.checkpoint and self.checkpoint.proved
+        return "" if decided else "one of the two is undecided"
 
     @property
     def claim(self) -> Claim | None:

@@ -135,6 +135,7 @@ def _beside(decision: Decision) -> dict[str, Any] | None:
         "fingerprint": other.model.readout.fingerprint,
         "verdict": other.verdict,
         "differs": decision.differs,
+        "note": decision.not_compared or None,
         "kind": claim.kind if isinstance(claim, Unspeakable) else None,
         "margin": fraction_json(claim.margin) if isinstance(claim, Speakable) else None,
         "gap": fraction_json(claim.gap) if isinstance(claim, Unspeakable) else None,

@@ -69,8 +69,9 @@ def _checkpoint_text(data: dict[str, Any]) -> str:
     words: str = data["verdict"] + (f" ({data['kind']})" if data["kind"] else "")
     if data["margin"]:
         words += f", margin {data['margin']['approx']:.6g} logits"
-    ends = {True: "; THE VERDICTS DIFFER", False: "; the same verdict", None: "; not comparable"}
-    return words + ends[data["differs"]]
+    if data["note"]:
+        return f"{words}; {data['note']}"
+    return words + ("; THE VERDICTS DIFFER" if data["differs"] else "; the same verdict")
 
 
 def _margin_lines(decision: Decision, data: dict[str, Any]) -> list[tuple[str, str]]:

@@ -313,4 +313,7 @@ for NAME, OF, WHY in (
     ("tokenizer_rule", "tokenizer_rule_unspeakable", "the number of competitors is a hypothesis"),
 ):
     bundle(f"bundle_{NAME}", OF, WHY)
+OFFSET = copy.deepcopy(ACCEPTED["bundle_norm_none"].data)
+OFFSET["certificate"]["statement"]["gain_offset"] = 1
+ACCEPTED["bundle_gain_offset_without_gain"] = Case(OFFSET, "-", "there is no gain that the offset is added to")
 # fmt: on

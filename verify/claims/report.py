@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
+from verify.claims.claim import MANY
 from verify.claims.judge import (
     CONFIRMED,
     ERROR,
@@ -26,6 +27,7 @@ from verify.figures import escape, plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from verify.claims.judge import Finding
     from verify.claims.weights import Identity
     from verify.errors import VerifyError
 
@@ -105,11 +107,14 @@ def totals(results: Sequence[Result]) -> str:
 
 
 def as_json(results: Sequence[Result], code: int, folder: str = "") -> str:
-    """Everything, for scripts. folder: stands before the names of files, in place of where they lie here."""
+    """Everything, for scripts; of claims about more than MANY tokens, those that stand out.
+
+    folder: stands before the names of files, in place of where they lie here.
+    """
     return json.dumps(
         {
             "format": "verify-claims-report",
-            "version": 1,
+            "version": 2,
             "exit_code": code,
             "counts": counts(results),
             "claims": [
@@ -123,6 +128,7 @@ def as_json(results: Sequence[Result], code: int, folder: str = "") -> str:
 def _json(r: Result, file: str) -> dict[str, Any]:
     c = r.claim
     yes, no, rest = r.counts
+    listed, others = _listed(r)
     return {
         "file": file,
         "line": c.line,
@@ -145,8 +151,17 @@ def _json(r: Result, file: str) -> dict[str, Any]:
         "holds": yes,
         "fails": no,
         "unsettled": rest,
-        "tokens": [{"token": f.token, "holds": f.holds, "evidence": f.words} for f in r.findings],
+        "tokens": [{"token": f.token, "holds": f.holds, "evidence": f.words} for f in listed],
+        "others": others,
     }
+
+
+def _listed(r: Result) -> tuple[list[Finding], dict[str, Any] | None]:
+    """The findings to list, and how many there are of the kind that is not: the most frequent of many."""
+    if len(r.findings) <= MANY:
+        return r.findings, None
+    (holds, number), *_ = Counter(f.holds for f in r.findings).most_common(1)
+    return [f for f in r.findings if f.holds is not holds], {"tokens": number, "holds": holds}
 
 
 def as_junit(results: Sequence[Result]) -> str:

@@ -103,7 +103,7 @@ def command(
         beside = checkpoint_beside(done, Path(out))
         if as_json:
             data: dict[str, Any] = {"ledger": str(done.folder.path), **figures(summary, 10)}
-            data["checkpoint"] = None if beside is None else vars(beside) | {"ledger": str(beside.ledger)}
+            data["checkpoint"] = None if beside is None else _beside_json(beside)
             click.echo(json.dumps(data))
         else:
             from verify.cli.summary import print_summary
@@ -116,6 +116,12 @@ def command(
     return EXIT_DECIDED if decided else EXIT_UNDECIDED
 
 
+def _beside_json(beside: Beside) -> dict[str, Any]:
+    if beside.note:
+        return {"ledger": None, "compared": None, "differing": None, "note": beside.note}
+    return vars(beside) | {"ledger": str(beside.ledger), "note": None}
+
+
 def _beside_text(beside: Beside | None) -> str:
     """Where the checkpoint's own matrices have other verdicts."""
     if beside is None:
@@ -123,6 +129,8 @@ def _beside_text(beside: Beside | None) -> str:
             "checkpoint's own matrices: not compared; with --readout checkpoint and the same --out they are "
             "scanned too, and the next run of this command compares"
         )
+    if beside.note:
+        return f"checkpoint's own matrices: {beside.note}"
     if not beside.differing:
         return (
             f"checkpoint's own matrices: the same verdict for all {beside.compared} tokens that both decide"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,15 +92,14 @@ def command(
     decided = True
     for number, token in enumerate(tokens, 1):
         decisions: list[Decision] = []
-        with _spinner(as_json, f"token {token}, {number} of {len(tokens)}") as say:
-            for decision in islice(made, domains):
-                decisions.append(decision)
-                say(f"{decision.domain.name}: {decision.verdict}; next domain")
-                if as_json:
-                    click.echo(json.dumps(_json(decision)))
+        for place in range(1, domains + 1):
+            what = f"token {token}, {number} of {len(tokens)}"
+            with _spinner(as_json, what + (f", domain {place} of {domains}" if domains > 1 else "")):
+                decisions.append(next(made))
+            _print(decisions[-1], as_json)
         decided = decided and all(d.proved for d in decisions)
-        if not as_json:
-            _print(decisions)
+        if domains > 1 and not as_json:
+            _print_table(_summary(decisions))
     if not as_json and loaded.checkpoint is not None:
         click.echo(
             f"To check them again: verify pack {model} --readout transformer-lens -o tl.safetensors, "
@@ -112,12 +110,6 @@ def command(
     if compare:
         _compare(loaded, decisions, options, as_json)
     return EXIT_DECIDED if decided else EXIT_UNDECIDED
-
-
-def _json(decision: Decision) -> dict[str, Any]:
-    from verify.figures import decision_json
-
-    return decision_json(decision)
 
 
 @contextlib.contextmanager
@@ -132,17 +124,19 @@ def _spinner(quiet: bool, what: str) -> Iterator[Any]:
         yield lambda text: status.update(f"{what}: {text} ...")
 
 
-def _print(decisions: list[Decision]) -> None:
+def _print(decision: Decision, as_json: bool) -> None:
+    """One decision, as it is made: `echo` leaves nothing in a buffer."""
+    from verify.figures import decision_json
     from verify.render import decision_lines
 
+    if as_json:
+        click.echo(json.dumps(decision_json(decision)))
+        return
     colours = {"SPEAKABLE": "green", "UNSPEAKABLE": "red", "UNDECIDED": "yellow"}
-    for decision in decisions:
-        for label, value in decision_lines(decision):
-            shown = click.style(value, fg=colours[decision.verdict]) if label == "verdict" else value
-            click.echo(f"{label:<20} {shown}")
-        click.echo()
-    if len(decisions) > 1:
-        _print_table(_summary(decisions))
+    for label, value in decision_lines(decision):
+        shown = click.style(value, fg=colours[decision.verdict]) if label == "verdict" else value
+        click.echo(f"{label:<20} {shown}")
+    click.echo()
 
 
 def _print_table(table: Any) -> None:

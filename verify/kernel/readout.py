@@ -22,7 +22,7 @@ class Readout:
     """`logit_j = w_j . (gain * N(r) + shift) + bias_j` for a residual-stream vector r of length d.
 
     unembedding: (V, d). gain, shift: (d,) or absent (gain 1, shift 0). bias: (V,) or absent.
-    gain_offset: added to every stored gain (Gemma stores gain - 1).
+    gain_offset: added to every stored gain (Gemma stores gain - 1); no effect without one.
     epsilon: exact; `epsilon_source` says where it was read. Absent when norm is "none".
     notes: what a reader must know (for example that the norm is fed a restricted set).
     """

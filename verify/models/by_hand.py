@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.readout import NORMS, Readout
 from verify.models.config import Decimal, exact_decimal, read_bytes
+from verify.models.transformer_lens import PREFIX
 
 if TYPE_CHECKING:
     from verify.kernel.tensor import Tensor
@@ -141,6 +142,11 @@ def candidates(checkpoint: Checkpoint, config: Config | None) -> str:
 
 
 def _named(checkpoint: Checkpoint, name: str, flag: str) -> Tensor:
+    if name.startswith(PREFIX):
+        raise UsageError(
+            f"{flag}: names that start with {PREFIX} mean matrices that --readout transformer-lens made, so "
+            f"{name!a} cannot be named by hand; pass the pack of those as --model, or rename the tensor"
+        )
     if name not in checkpoint:
         near = difflib.get_close_matches(name, checkpoint.listing, n=3, cutoff=0.5)
         hint = f"; near it: {', '.join(map(ascii, near))}" if near else ""

@@ -41,7 +41,7 @@ def locate_readout(checkpoint: Checkpoint, config: Config) -> Readout:
     Raises ModelUnavailableError if the architecture is unknown, if config.json carries something the table
     does not model, or if tensors are missing, contradict each other, or disagree with config.json.
     """
-    _refuse_other_weights(checkpoint, config)
+    refuse_other_weights(checkpoint, config)
     architecture = _architecture(checkpoint, config)
     inner = _inner(architecture, config)
     architecture = _numbered(architecture, checkpoint, inner)
@@ -95,7 +95,8 @@ def entry_of(config: Config) -> Architecture:
     raise ModelUnavailableError("; and ".join(dict.fromkeys(misfits)))
 
 
-def _refuse_other_weights(checkpoint: Checkpoint, config: Config) -> None:
+def refuse_other_weights(checkpoint: Checkpoint, config: Config) -> None:
+    """ModelUnavailableError where loaders would read other weights than these."""
     named = config.get(WEIGHTS)
     if named not in (None, checkpoint.opened):
         raise ModelUnavailableError(

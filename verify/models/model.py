@@ -16,16 +16,18 @@ from verify.models.by_hand import ReadoutOverrides, candidates, readout_by_hand
 from verify.models.checkpoints import open_checkpoint
 from verify.models.config import read_config
 from verify.models.hub import Snapshot, fetch_whole, find_snapshot, open_snapshot, split_hub_name
-from verify.models.locate import locate_readout
+from verify.models.locate import locate_readout, refuse_other_weights
 from verify.models.tokens import Tokens
 from verify.models.transformer_lens import processed, processed_name
 from verify.models.vocabularies import find_vocabulary
 
 if TYPE_CHECKING:
     from verify.kernel.readout import Readout
+    from verify.models.checkpoints import Checkpoint
     from verify.models.config import Config
     from verify.models.single_file import SingleFile
 
+_DECODER_SIZES = ("decoder_vocab_size", "target_vocab_size", "tgt_vocab_size")
 READOUTS = ("checkpoint", "transformer-lens")
 
 
@@ -138,13 +140,12 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
     checkpoint = open_checkpoint(folder) if snapshot is None else open_snapshot(snapshot)
     files: dict[str, str] = {}
     config: Config | None = None
-    separate = False
     if overrides is not None and not overrides.empty:
         if source.readout != "checkpoint":
             raise UsageError(
                 f"--readout {source.readout} needs a config.json, not a readout described by hand"
             )
-        readout = readout_by_hand(checkpoint, overrides)
+        readout, separate = _by_hand(folder, checkpoint, overrides)
     else:
         config = read_config(folder)
         if config is None:
@@ -153,7 +154,7 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
             )
         files[config.name] = config.sha256
         readout = locate_readout(checkpoint, config)
-        separate = not config.flag("share_encoder_decoder_embeddings", default=True)
+        separate = _separate(config)
     vocabulary = find_vocabulary(folder, separate=separate)
     if vocabulary is not None:
         files.update(vocabulary.files)
@@ -170,6 +171,31 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
         readout=processed(readout, config),
         source=again,
         checkpoint=model,
+    )
+
+
+def _by_hand(folder: Path, checkpoint: Checkpoint, overrides: ReadoutOverrides) -> tuple[Readout, bool]:
+    """The readout that is described, and whether the decoder has a vocabulary of its own.
+
+    A config.json says nothing about such a readout, but which weights and which texts are the model's.
+    """
+    readout = readout_by_hand(checkpoint, overrides)
+    try:
+        config = read_config(folder)
+        separate = config is not None and _separate(config)
+    except ModelUnavailableError as error:
+        note = f"{error}; whether it names other weights or another vocabulary is not known"
+        return replace(readout, notes=(*readout.notes, note)), False
+    if config is not None:
+        refuse_other_weights(checkpoint, config)
+    return readout, separate
+
+
+def _separate(config: Config) -> bool:
+    """Whether the decoder has a vocabulary of its own, for which the encoder's texts do not stand."""
+    sizes = [config.integer(key) for key in _DECODER_SIZES if config.has(key)]
+    return any(size != config.integer("vocab_size") for size in sizes) or not config.flag(
+        "share_encoder_decoder_embeddings", default=True
     )
 
 
@@ -218,24 +244,19 @@ def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailableError(f"{text[:100]!a} is not a model name or folder: {error}") from error
-    if split_hub_name(text) is None:
-        raise ModelUnavailableError(
-            f"no model {text[:100]!a}: there is no such folder, and it is not a hub name (org/name or "
-            f"org/name@revision); bundled: {', '.join(BUNDLED)}"
-        )
-    return _resolve_name(text)
+    return _resolve_name(text, "there is no such folder, and ")
 
 
-def _resolve_name(text: str) -> tuple[Path, str, Snapshot | None]:
-    """The same of a bundled or hub name, whatever folders there are."""
+def _resolve_name(text: str, besides: str = "") -> tuple[Path, str, Snapshot | None]:
+    """The same of a bundled or hub name, whatever folders there are. besides: what else it is not."""
     bundled = bundled_folder(text)
     if bundled is not None:
         return bundled, text, None
     hub_name = split_hub_name(text)
     if hub_name is None:
         raise ModelUnavailableError(
-            f"{text[:100]!a} is neither bundled ({', '.join(BUNDLED)}) nor a hub name "
-            "(org/name or org/name@revision)"
+            f"no model {text[:100]!a}: {besides}it is not a hub name (org/name or org/name@revision); "
+            f"bundled: {', '.join(BUNDLED)}"
         )
     snapshot = find_snapshot(*hub_name)
     return snapshot.folder, hub_name[0], snapshot

@@ -35,7 +35,8 @@ _ALWAYS_CAPPED = ("gemma2",)
 # Of these it takes this epsilon whatever config.json says.
 _FIXED_EPSILON = {"gptj": Fraction(1, 100000)}
 _CAP = "final_logit_softcapping"
-_PREFIX = "transformer-lens:"
+# Names of tensors that start so are of processed matrices, so nobody may name one by hand.
+PREFIX = "transformer-lens:"
 _SUFFIX = " (transformer-lens)"
 _NOTE = (
     "the verdict is about the float32 matrices that TransformerLens hands out, W_U and b_U after fold_ln and "
@@ -90,7 +91,7 @@ def processed_name(name: str) -> str:
 
 def is_processed(readout: Readout | Statement) -> bool:
     """Whether a readout, or the one that a statement names, is of processed matrices."""
-    return readout.tensors["unembedding"].name.startswith(_PREFIX)
+    return readout.tensors["unembedding"].name.startswith(PREFIX)
 
 
 def require_pack(statement: Statement, readout: Readout | None) -> None:
@@ -173,6 +174,6 @@ def _float32(tensor: Tensor, start: int, stop: int) -> Floats:
 
 
 def _tensor(name: str, values: Floats) -> Tensor:
-    tensor = Tensor(_PREFIX + name, "F32", np.ascontiguousarray(values, "<f4").view("<u4"))
+    tensor = Tensor(PREFIX + name, "F32", np.ascontiguousarray(values, "<f4").view("<u4"))
     tensor.require_finite()
     return tensor

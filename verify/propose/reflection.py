@@ -30,6 +30,8 @@ _MOST, _MOST_FROM_NEIGHBOUR = 30, 8
 ROOM = 0.01
 _NEAREST = 16
 _LEAST = 1e-300
+# Of the directions that are kept, in bytes: far more than near ones are needed.
+_KEPT = 1 << 27
 
 
 def reflect(view: FloatReadout, tokens: NDArray[np.intp], logits: Logits) -> list[tuple[Array, float] | None]:
@@ -93,7 +95,7 @@ def _length(y: Array) -> Array:
 
 
 class Reflections:
-    """Keeps the directions that tokens were spoken by, and starts from the nearest such token's."""
+    """Keeps the directions that tokens were last spoken by, and starts from the nearest such token's."""
 
     name = "reflections"
 
@@ -105,6 +107,8 @@ class Reflections:
         size = float(np.linalg.norm(state))
         if np.isfinite(size) and size > 0:
             self._known[token] = state / size
+            if len(self._known) > max(1, _KEPT // state.nbytes):
+                self._known.pop(next(iter(self._known)))
 
     def propose(self, problem: Problem) -> Iterator[Proposal]:
         """A direction that speaks the token with room to spare, if one is reached."""

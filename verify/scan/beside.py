@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from verify.decision import OTHER_STATES
 from verify.kernel import tensor_ids
 from verify.scan.folder import LedgerFolder
 
@@ -21,11 +22,14 @@ _VERDICTS = {"own": "SPEAKABLE", "hard": "SPEAKABLE", "tied": "UNSPEAKABLE", "un
 class Beside:
     """Two ledgers of one domain: where the checkpoint's own lies, how many tokens both decide, and
     (token, verdict for the processed matrices, verdict for the checkpoint's own) where these differ.
+
+    note: why they are not compared; the rest says nothing then.
     """
 
-    ledger: Path
-    compared: int
-    differing: tuple[tuple[int, str, str], ...]
+    ledger: Path | None = None
+    compared: int = 0
+    differing: tuple[tuple[int, str, str], ...] = ()
+    note: str = ""
 
 
 def checkpoint_beside(done: Scan, out: Path) -> Beside | None:
@@ -36,6 +40,8 @@ def checkpoint_beside(done: Scan, out: Path) -> Beside | None:
     checkpoint, statement = done.model.checkpoint, done.proved.header.statement
     if checkpoint is None:
         return None
+    if statement.domain.kind == "free":
+        return Beside(note=OTHER_STATES)
     folder = LedgerFolder.below(out, checkpoint.name, statement.domain.name)
     if not folder.complete:
         return None

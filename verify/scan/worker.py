@@ -135,7 +135,10 @@ class Worker:
         batch = self.views.margins["here"].batch
         g = np.zeros((len(y), batch.rows.shape[1]))
         g[:, : y.shape[1]] = y if view.gain is None else y * view.gain
-        return batch.multiply(g.astype(batch.dtype), batch.rows)[:, : batch.count]
+        # Of huge rows these overflow. They only propose: a state that infinite or undefined logits lead to
+        # is settled by the exact margin there, or not at all.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return batch.multiply(g.astype(batch.dtype), batch.rows)[:, : batch.count]
 
     def search(self, row: Row) -> Row:
         """Search for evidence on a token that its own direction does not settle. Every number in the row was
