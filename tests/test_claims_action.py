@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped] # comes with huggingface_hub
-from command import run
+from command import run, square_checkpoint
 
 from verify.claims import read_claims
 from verify.cli.claims import command as claims_command
@@ -58,6 +58,21 @@ def test_the_example_is_confirmed_and_its_folder_audited(paper: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("README.md", "SHA256SUMS", "outcomes.json", "whisper-tiny.en/readout/14531.json"):
         assert (paper / "evidence" / name).is_file()
+
+
+def test_a_false_claim_about_a_local_folder_is_refuted_as_expected(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    square_checkpoint(tmp_path / "checkpoints" / "final")
+    (tmp_path / "claims").mkdir()
+    file = tmp_path / "claims" / "mine.toml"
+    file.write_text(block("local"))
+    line = ["claims", "claims/mine.toml", "--model-dir", "my-model=checkpoints/final"]
+    done = run(*line, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "REFUTED (as expected) token-4-cannot-be-said" in done.stdout
+    assert "margin" in done.stdout
+    file.write_text(file.read_text().replace('expect = "refuted"\n', ""))
+    assert run(*line, cwd=tmp_path).returncode == 1
 
 
 def test_the_script_of_the_action_passes_and_writes_output_and_summary(paper: Path) -> None:

@@ -41,8 +41,8 @@ def certificate_path(folder: Path, statement: Statement) -> Path:
 
 def domain_path(folder: Path, model: str, domain: str) -> Path:
     """`folder`/model/domain, with only harmless characters in the names."""
-    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain)]
-    return folder.joinpath(*names)
+    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-").lstrip(".") for part in (model, domain)]
+    return folder.joinpath(*(name or "model" for name in names))
 
 
 def require_writable(folder: Path) -> None:
