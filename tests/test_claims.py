@@ -83,7 +83,7 @@ def run(*arguments: Any) -> Done:
         return Done(done.exception.exit_code, done.stdout, str(done.exception))
     if done.exception is not None:
         raise done.exception
-    return Done(done.return_value, done.stdout)
+    return Done(done.return_value, done.stdout, done.stderr)
 
 
 @pytest.fixture(autouse=True)

@@ -336,8 +336,8 @@ def test_other_models_are_asked_what_can_be_compared(tmp_path: Path) -> None:
         "f": 'domain = "direction"\nverdict = "hard to speak"\nsense = "post"',
     }
     for token, (name, text) in enumerate(several.items()):
-        (asked,) = [c for c in read_claims(claims(tmp_path, text, token)).claims if c.id == "one"]
-        questions = questions_of([asked])
+        file = read_claims(claims(tmp_path, text, token))
+        questions = questions_of([replace(file, claims=tuple(c for c in file.claims if c.id == "one"))])
         assert list(questions.verdicts) == ([(token, "readout")] if name == "a" else []), name
         assert questions.own == ((token,) if name in "ef" else ()), name
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from command import square_checkpoint
@@ -133,11 +135,16 @@ def test_the_line_of_an_id_is_not_one_inside_a_text(tmp_path: Path) -> None:
 
 
 def test_messages_move_no_cursor_and_begin_no_line() -> None:
-    name = "x\r::error title=forged::hi\x1b[2K.toml"
-    done = subprocess.run([sys.executable, "-m", "verify", "claims", name], capture_output=True, check=False)
-    assert done.returncode == 5
-    assert done.stderr.count(b"\n") == 1
-    assert not set(done.stderr) & {0x0D, 0x1B}
+    for name in (
+        b"x\r::error title=forged::hi\x1b[2K.toml",
+        b"x\n::error title=forged::hi.toml",
+        b"\xff.toml",
+    ):
+        line = [sys.executable, "-m", "verify", "claims", name]
+        done = subprocess.run(line, capture_output=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.count(b"\n") == 1
+        assert not set(done.stderr) & {0x0D, 0x1B, 0xFF}
 
 
 def test_texts_that_the_terminal_cannot_show_are_no_internal_error(tmp_path: Path, here: list[Any]) -> None:
@@ -224,7 +231,7 @@ def test_what_other_models_were_not_asked_is_listed(tmp_path: Path, here: list[A
     done = decided(out, path, [*here, "--model-dir", f"other={square}"], "--also", "other")
     assert done.returncode == 0
     page = (out / "README.md").read_text()
-    assert "Not asked of them (other questions, or more than 1,000 tokens): hard." in page
+    assert "Not asked of them (other questions, or more than 1,000 tokens): c.toml: hard." in page
 
 
 def test_an_error_leaves_the_folder_unwritten_and_says_so(tmp_path: Path, here: list[Any]) -> None:
@@ -234,3 +241,126 @@ def test_an_error_leaves_the_folder_unwritten_and_says_so(tmp_path: Path, here: 
     done = decided(tmp_path / "out", copy, [])
     assert done.returncode == 4
     assert not (tmp_path / "out" / "README.md").exists()
+    assert "are not in" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_no_error_of_the_folder_hides_an_outcome(tmp_path: Path, here: list[Any], form: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "claims").write_text("a file where a folder goes")
+    done = decided(out, claims(tmp_path, 'verdict = "speakable"'), here, "--format", form)
+    assert done.returncode == 1
+    assert "REFUTED" in done.stdout
+    assert "claims" in done.stderr
+    done = decided(out, claims(tmp_path, 'verdict = "unspeakable"'), here, "--format", form)
+    assert done.returncode == 5
+    assert "CONFIRMED" in done.stdout
+    if form == "json":
+        assert json.loads(done.stdout)["exit_code"] == 5
+
+
+@pytest.mark.parametrize("name", ["README.md", "outcomes.json", "claims", "sha256sums"])
+def test_no_model_goes_by_the_name_of_a_file_in_the_folder(tmp_path: Path, square: Path, name: str) -> None:
+    path = claims(tmp_path, 'verdict = "unspeakable"')
+    path.write_text(path.read_text().replace('"square"', f'"{name}"', 1))
+    done = decided(tmp_path / "out", path, ["--model-dir", f"{name}={square}"])
+    assert (done.returncode, "names another file" in done.stderr) == (2, True)
+
+
+def test_a_path_that_no_system_takes_is_one_claim_s_error(tmp_path: Path, here: list[Any]) -> None:
+    long = claims(tmp_path, f'verdict = "unspeakable"\nevidence = ["{"a" * 300}"]', name="long.toml")
+    false = claims(tmp_path, 'verdict = "speakable"', name="false.toml")
+    done = run("claims", long, false, *here)
+    assert done.returncode == 1
+    assert ("ERROR" in done.stdout, "REFUTED" in done.stdout) == (True, True)
+    assert run("claims", long, *here).returncode == 5
+
+
+def test_a_link_to_itself_is_no_internal_error(tmp_path: Path) -> None:
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
+    assert run("claims", tmp_path / "loop.toml").returncode == 5
+
+
+def test_junit_is_utf_8_whatever_the_terminal_has(tmp_path: Path, here: list[Any]) -> None:
+    path = claims(tmp_path, 'verdict = "unspeakable"\nnote = "é サーティ"')
+    command = [sys.executable, "-m", "verify", "claims", path, *here, "--format", "junit"]
+    done = subprocess.run(
+        command, capture_output=True, check=False, env={"PYTHONIOENCODING": "latin-1", "HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0
+    assert ElementTree.fromstring(done.stdout).tag == "testsuites"
+
+
+def test_claims_of_strangers_in_the_folder_are_kept_and_those_of_earlier_runs_made_anew(
+    tmp_path: Path, here: list[Any]
+) -> None:
+    path, out = claims(tmp_path, 'verdict = "unspeakable"'), tmp_path / "out"
+    (out / "claims").mkdir(parents=True)
+    (out / "claims" / path.name).write_text("precious")
+    done = decided(out, path, here)
+    assert (done.returncode, f"claims/{path.name} would be written over" in done.stderr) == (2, True)
+    assert (out / "claims" / path.name).read_text() == "precious"
+    (out / "claims" / path.name).unlink()
+    assert decided(out, path, here).returncode == 0
+    (out / "SHA256SUMS").unlink()  # as if it had been stopped while it wrote
+    (out / "outcomes.json").unlink()
+    assert decided(out, path, here).returncode == 0
+    assert (out / "SHA256SUMS").is_file()
+
+
+def test_a_folder_of_evidence_is_an_input_too(tmp_path: Path, here: list[Any]) -> None:
+    out = tmp_path / "certs" / "v1"
+    assert decided(out, claims(tmp_path, 'verdict = "unspeakable"'), here).returncode == 0
+    path = claims(tmp_path, 'verdict = "unspeakable"\nevidence = ["certs"]', name="d.toml")
+    done = decided(out, path, here)
+    assert (done.returncode, "lies in the folder of --out" in done.stderr) == (2, True)
+
+
+def test_evidence_that_was_not_looked_into_is_left_out_with_a_note(tmp_path: Path, here: list[Any]) -> None:
+    first = tmp_path / "first"
+    assert decided(first, claims(tmp_path, 'verdict = "unspeakable"'), here).returncode == 0
+    text = 'verdict = "unspeakable"\nevidence = ["first/square/readout/2.json"]'
+    path = claims(tmp_path, text, name="d.toml")
+    path.write_text(path.read_text().replace('"square"', '"org/square"', 1))
+    broken = first / "square" / "readout" / "2.json"
+    broken.write_text(broken.read_text().replace('"square"', '"org/square"', 1))
+    out = tmp_path / "out"
+    assert decided(out, path, [], "--allow-unchecked").returncode == 0
+    (claim,) = [c for c in read_claims(out / "claims" / "d.toml").claims if c.id == "one"]
+    assert claim.evidence == ()
+    assert "first/square/readout/2.json" in claim.note
+    moved = out.rename(tmp_path / "moved")
+    assert run("claims", moved / "claims" / "d.toml", "--audit", "--allow-unchecked").returncode == 0
+
+
+def sums(out: Path) -> set[str]:
+    """The files that SHA256SUMS lists, after checking them."""
+    found = [line.split("  ", 1) for line in (out / "SHA256SUMS").read_text().splitlines()]
+    for digest, name in found:
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    return {name for _, name in found}
+
+
+def everything(out: Path) -> set[str]:
+    return {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} - {"SHA256SUMS"}
+
+
+def test_proofs_that_come_along_are_in_the_sums(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = decided(out, CLAIMS / "post-2023-margin.toml", [], "--allow-unchecked")
+    assert done.returncode == 0
+    assert "claims/printed-program.proof" in sums(out)
+    assert sums(out) == everything(out)
+    assert "claims/printed-program.proof" not in (out / "outcomes.json").read_text()
+
+
+def test_ledgers_are_in_the_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: list[Any]) -> None:
+    monkeypatch.setattr("verify.claims.compute.MANY", 3)
+    path, out = claims(tmp_path, 'verdict = "unspeakable"'), tmp_path / "out"
+    text = path.read_text() + '[[claim]]\nid = "every"\nuniverse = "all"\ntokens = "all"\n'
+    path.write_text(text.replace(WHOLE, "") + 'verdict = "speakable"\nexpect = "refuted"\n')
+    done = decided(out, path, here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "square/readout.ledger/ledger.json" in sums(out)
+    assert sums(out) == everything(out)

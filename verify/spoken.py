@@ -224,7 +224,8 @@ def _explained(r: Replay, system: System, passage: Passage, dtype: str) -> Repla
     if r.given.there and not r.put.there and not smallest <= held <= largest:
         why = (
             f"the vector is not representable in {passage.put_dtype}: its largest entry is {r.length:.3g}, "
-            f"and that dtype's numbers go from {smallest:.3g} to {largest:.3g}; another --dtype may hold it"
+            f"and that dtype holds numbers to full precision from {smallest:.3g} to {largest:.3g}; another "
+            "--dtype may hold it"
         )
     elif not math.isfinite(r.margin):
         why = f"the model's numbers overflow in {dtype}, or are suppressed"

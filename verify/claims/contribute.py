@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verify.claims.claim import ANY_MODEL, FORMAT, HARD, MANY, OWN_VECTOR, VERSION, Claim, ClaimsFile
@@ -18,11 +19,10 @@ from verify.claims.report import as_json, by_file, counts, totals, weights_lines
 from verify.claims.weights import Identity
 from verify.errors import ModelUnavailableError, NotAtHandError, UsageError, VerifyError
 from verify.figures import escape
-from verify.files import read_regular, require_writable, write_atomically
+from verify.files import domain_path, read_regular, require_writable, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from verify.claims.compute import Computer
     from verify.claims.weights import Weights
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from verify.models import Model
 
 PAGE, SUMS, CLAIMS, REPORT = "README.md", "SHA256SUMS", "claims", "outcomes.json"
+_RESERVED = {name.lower() for name in (PAGE, SUMS, CLAIMS, REPORT)}
 _TITLE = "# Claims, decided"
 
 
@@ -37,7 +38,7 @@ _TITLE = "# Claims, decided"
 class Questions:
     """What can be asked of any model, against all rows: verdicts by (token, domain), tops at own vectors.
 
-    left: ids of the claims that ask something else, or of too many tokens.
+    left: files and ids of the claims that ask something else, or of too many tokens.
     """
 
     verdicts: dict[tuple[int, str], Domain]
@@ -69,7 +70,7 @@ class Elsewhere:
         return sum(words == "UNDECIDED" for words in self.verdicts.values())
 
 
-def questions_of(claims: Iterable[Claim]) -> Questions:
+def questions_of(files: Iterable[ClaimsFile]) -> Questions:
     """What the claims ask that is the same question in another model.
 
     Left out: more than 1,000 tokens, other competitors than all rows, floats, and hard to speak in the
@@ -78,7 +79,7 @@ def questions_of(claims: Iterable[Claim]) -> Questions:
     verdicts: dict[tuple[int, str], Domain] = {}
     own: set[int] = set()
     left: dict[str, None] = {}
-    for c in claims:
+    for name, c in ((file.path.name, c) for file in files for c in file.claims):
         if c.model == ANY_MODEL:
             continue
         elsewhere = c.competitors == "all" and len(c.members) <= MANY
@@ -87,7 +88,7 @@ def questions_of(claims: Iterable[Claim]) -> Questions:
         elif elsewhere and c.method is None and c.verdict != HARD:
             verdicts.update(((t, c.domain.name), c.domain) for t in c.members)
         else:
-            left[c.id] = None
+            left[f"{name}: {c.id}"] = None
     return Questions(dict(sorted(verdicts.items())), tuple(sorted(own)), tuple(left))
 
 
@@ -121,19 +122,23 @@ def require_ready(
     or weights cannot be loaded; FieldValueError where a model lacks a claim's tokens; OutputError.
     """
     require_writable(out)
-    _require_ours(out)
+    folder = _real(out)
     taken: dict[str, Path] = {}
     for file in files:
         inputs = [file.path, *(file.path.parent / name for c in file.claims for name in c.evidence)]
         for path in inputs:
-            if path.resolve().is_relative_to(out.resolve()):
+            if _real(path).is_relative_to(folder) or folder.is_relative_to(_real(path)):
                 raise UsageError(
-                    f"{path} lies in the folder of --out and could be written over: choose another folder"
+                    f"{path} lies in the folder of --out, or that in it, and could be written over: choose "
+                    "another folder"
                 )
         kept = [file.path.parent / name for c in file.claims if c.model == ANY_MODEL for name in c.evidence]
         for path in (file.path, *kept):
-            if taken.setdefault(path.name, path.resolve()) != path.resolve():
+            if taken.setdefault(path.name, _real(path)) != _real(path):
                 raise UsageError(f"two files are called {path.name}: give them different names")
+    _require_no_reserved_name((*also, *(c.model for file in files for c in file.claims)))
+    _require_ours(out, taken)
+    for file in files:
         for c in file.claims:
             if c.model != ANY_MODEL:
                 try:
@@ -146,9 +151,24 @@ def require_ready(
         questions.require_rows(weights.named(name))
 
 
-def _require_ours(out: Path) -> None:
-    """Raise UsageError if files lie where the page and its like go, and the page is none of ours."""
-    there = [name for name in (PAGE, REPORT, SUMS) if (out / name).exists()]
+def _require_no_reserved_name(models: Iterable[str]) -> None:
+    """Raise UsageError if a model's certificates would lie where the page and its like go."""
+    for model in models:
+        if domain_path(Path(), model, "x").parent.name.lower() in _RESERVED:
+            raise UsageError(f"--out: a model cannot be called {model!a} there, which names another file")
+
+
+def _real(path: Path) -> Path:
+    """Without links. One that loops or leads nowhere is told when it is read."""
+    return Path(os.path.realpath(path))
+
+
+def _require_ours(out: Path, names: Iterable[str]) -> None:
+    """Raise UsageError if files lie where the page, its like and claims of these names go, and the page is
+    none of ours. What an earlier run left is written anew.
+    """
+    places = (PAGE, REPORT, SUMS, *(f"{CLAIMS}/{name}" for name in names))
+    there = [name for name in places if (out / name).exists()]
     try:
         ours = read_regular(out / PAGE).startswith(f"{_TITLE}\n".encode())
     except ModelUnavailableError:
@@ -167,17 +187,18 @@ def write_folder(
 ) -> None:
     """Write claims, summary, report and sums beside the certificates and ledgers in `out`.
 
+    The page comes first: it says whose folder this is, to a run that goes on after an interruption.
     code: exit code of the results. evidence: those certificates and ledgers. What else lies in `out`, of
     earlier runs for example, is not listed in the sums.
     """
     written = {out / REPORT, out / PAGE}
+    write_atomically(out / PAGE, _page(results, others, questions).encode())
     for file, some in by_file(results).items():
         path = out / CLAIMS / file.name
         claims = tuple(_with_evidence(r, out / CLAIMS, written) for r in some)
         write_atomically(path, toml_bytes(replace(some[0].file, claims=claims)))
         written.add(path)
     write_atomically(out / REPORT, as_json(results, code, f"{CLAIMS}/").encode() + b"\n")
-    write_atomically(out / PAGE, _page(results, others, questions).encode())
     for path in evidence:
         written.update(path.rglob("*") if path.is_dir() else [path])
     sums = []
@@ -190,33 +211,35 @@ def write_folder(
 def _with_evidence(r: Result, here: Path, written: set[Path]) -> Claim:
     """The claim with the weights and the evidence that decided it, and its outcome as the expected one.
 
+    Evidence that decided nothing in this run is left out, with a note: it lies outside the folder.
     written: the files that come along are added.
     """
-    c, old = r.claim, []
-    for name in r.claim.evidence:
-        source = r.file.path.parent / name
-        if c.model == ANY_MODEL:  # small, and of no model: it comes along
+    c = r.claim
+    if c.model == ANY_MODEL:
+        sources = [r.file.path.parent / name for name in c.evidence]
+        for source in sources:  # small, and of no model: it comes along
             write_atomically(here / source.name, read_regular(source))
             written.add(here / source.name)
-            old.append(source.name)
-        else:
-            old.append(_relative(source, here))
+        evidence = tuple(source.name for source in sources)
+    else:
+        evidence = tuple(dict.fromkeys(_relative(f.source, here) for f in r.findings if f.source is not None))
+    if c.evidence and not evidence:
+        c = replace(c, note=_with(c.note, f"Left out: evidence not looked into, {', '.join(c.evidence)}."))
     if r.weights is not None:
-        c = replace(c, fingerprint=r.weights.fingerprint, note=_with_hypothesis(c.note, r.weights.hypothesis))
-    if r.outcome not in (CONFIRMED, REFUTED):
-        return replace(c, evidence=tuple(old))
-    new = dict.fromkeys(_relative(f.source, here) for f in r.findings if f.source is not None)
-    return replace(c, evidence=tuple(old) if c.model == ANY_MODEL else tuple(new), expect=r.outcome.lower())
+        c = replace(c, fingerprint=r.weights.fingerprint)
+        if r.weights.hypothesis:  # the fingerprint is in the claim; that it is this model's remains on trust
+            told = f"HYPOTHESIS when this was decided: {r.weights.hypothesis}."
+            c = replace(c, note=_with(c.note, told))
+    expect = r.outcome.lower() if r.outcome in (CONFIRMED, REFUTED) else c.expect
+    return replace(c, evidence=evidence, expect=expect)
 
 
-def _with_hypothesis(note: str, hypothesis: str) -> str:
-    """The fingerprint will stand in the claim from now on; that it is this model's remains on trust."""
-    told = f"HYPOTHESIS when this was decided: {hypothesis}."
-    return note if not hypothesis or told in note else f"{note} {told}".strip()
+def _with(note: str, told: str) -> str:
+    return note if told in note else f"{note} {told}".strip()
 
 
 def _relative(path: Path, start: Path) -> str:
-    return os.path.relpath(path.resolve(), start.resolve()).replace(os.sep, "/")
+    return os.path.relpath(_real(path), _real(start)).replace(os.sep, "/")
 
 
 def toml_bytes(file: ClaimsFile) -> bytes:

@@ -8,6 +8,7 @@ outcomes of its own: SAME ANSWER, OTHER ANSWER. Wrong here = an outcome that its
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from verify.claims.claim import HARD, MANY, Claim, ClaimsFile
@@ -122,11 +123,14 @@ class Judge:
             raise type(error)(f"{prefix}{error}") from None
 
     def outcome(self, file: ClaimsFile, claim: Claim) -> Result:
-        """The same, with ERROR in place of a VerifyError: the outcomes of other claims must not be lost."""
+        """The same, with ERROR in place of an error: the outcomes of other claims must not be lost."""
         try:
             return self.judge(file, claim)
         except VerifyError as error:
             return Result(file, claim, ERROR, reason=str(error), error=error.exit_code)
+        except OSError as error:  # a path that is too long, a folder that may not be searched
+            reason = f"{file.path}: claim {claim.id!a}: cannot read {error.filename!a}: {error.strerror}"
+            return Result(file, claim, ERROR, reason=reason, error=EXIT_UNAVAILABLE)
 
     def _judge(self, file: ClaimsFile, claim: Claim) -> Result:
         method = claim.method
@@ -198,9 +202,10 @@ class Judge:
                 check_proof(read_regular(file.path.parent / name))
             except VerifyError as error:
                 raise type(error)(f"claim {claim.id!a}: evidence {name!a}: {error}") from None
+        names = ", ".join(PurePath(name).name for name in claim.evidence)
         words = (
-            f"{', '.join(claim.evidence)}: infeasible whatever the weights; multiplier 1 on the token's own "
-            "row, which reads 0 <= -margin (Theorem 13)"
+            f"{names}: infeasible whatever the weights; multiplier 1 on the token's own row, which reads "
+            "0 <= -margin (Theorem 13)"
         )
         holds = method.says == "infeasible"
         return Result(file, claim, CONFIRMED if holds else REFUTED, [Finding(None, holds, words)])

@@ -59,7 +59,7 @@ class Weights:
             if name in BUNDLED:
                 raise UsageError(f"--model-dir {name}: this model comes with this program; leave it out")
         self._loaded: dict[tuple[str, str | None], Model] = {}
-        self._absent: dict[tuple[str, str | None], NotAtHandError] = {}
+        self._absent: dict[tuple[str, str | None], ModelUnavailableError] = {}
 
     def require_used(self, names: Iterable[str]) -> None:
         """Raise UsageError if a folder was given for a model that no claim is about."""
@@ -116,7 +116,7 @@ class Weights:
         return competitor_count(model, claim.competitors)
 
     def named(self, name: str, revision: str | None = None) -> Model:
-        """The model of a name. Raises NotAtHandError (remembered, and asked once), ModelUnavailableError."""
+        """The model of a name. Raises NotAtHandError, ModelUnavailableError: remembered, and asked once."""
         key = (name, revision)
         if key in self._absent:
             raise self._absent[key]
@@ -125,7 +125,7 @@ class Weights:
                 self._loaded.pop(next(iter(self._loaded)))
             try:
                 self._loaded[key] = self._load(name, revision)
-            except NotAtHandError as error:
+            except ModelUnavailableError as error:
                 self._absent[key] = error
                 raise
         return self._loaded[key]

@@ -1,4 +1,6 @@
-"""GLUE. `verify claims`: files of published claims, each confirmed, refuted, undecided or unchecked."""
+"""GLUE. `verify claims`: files of published claims, each confirmed, refuted, undecided, unchecked, or in
+error.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from verify.cli.options import token_env_option
-from verify.errors import UsageError, VerifyError
+from verify.errors import EXIT_REFUTED, EXIT_UNDECIDED, OutputError, UsageError, VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from verify.claims import ClaimsFile, Judge, Result
-    from verify.claims.contribute import Elsewhere
 
 _FORMATS = ("text", "json", "junit", "sarif", "github")
 
@@ -27,8 +28,9 @@ _FORMATS = ("text", "json", "junit", "sarif", "github")
     "  verify claims certificates/claims/*.toml --audit --allow-unchecked\n"
     "  verify claims my-paper.toml --model-dir my-org/my-model=./checkpoint\n"
     "  verify claims my-paper.toml --recompute --out contribution\n"
-    "\b\nExit codes: 0 all as the files expect, 1 a claim is not, 2 usage, 3 undecided,\n"
-    "4 a file is malformed, 5 unchecked (its weights are not at hand).",
+    "\b\nExit codes: 0 all as the files expect, 1 a claim is not, 3 undecided, 5 unchecked (its\n"
+    "weights are not at hand); an ERROR: 1 evidence does not hold, 2 usage or other weights,\n"
+    "4 malformed, 5 unavailable.",
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option(
@@ -83,36 +85,62 @@ def command(
     if not fetch:
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        once: dict[Path, Path] = {}
-        for path in files:
-            once.setdefault(path.resolve(), path)
-        read = [read_claims(path) for path in once.values()]
+        read = [read_claims(path) for path in _once(files)]
         claims = [c for file in read for c in file.claims]
         weights = Weights(_folders(folders), fetch=fetch)
         weights.require_used([*(c.model for c in claims), *also])
-        questions = questions_of(claims if also else ())
-        others: list[Elsewhere] = []
+        questions = questions_of(read if also else ())
         if out is not None:
             require_ready(out, read, questions, also, weights)
         computer = Computer(out, _tell)
         mode = "audit" if audit else "recompute" if recompute else "default"
         results = _judge(read, Judge(weights, computer, mode), quiet=form != "text")
         code = exit_code(results, allow_unchecked=allow_unchecked)
-        failed = any(r.outcome == ERROR for r in results)
-        if out is not None and not failed:
-            others = everywhere(questions, list(dict.fromkeys(also)), weights, computer)
-            write_folder(out, results, code, others, questions, computer.evidence)
     except VerifyError as error:
-        if form == "github":
-            from verify.claims.report import error_annotation
-
-            click.echo(error_annotation(error))
+        _annotate(error, form)
         raise
+    late: VerifyError | None = None
+    failed = any(r.outcome == ERROR for r in results)
+    if out is not None and not failed:
+        try:
+            others = everywhere(questions, list(dict.fromkeys(also)), weights, computer)
+            code = code or (EXIT_UNDECIDED if any(o.undecided for o in others) else 0)
+            write_folder(out, results, code, others, questions, computer.evidence)
+        except (VerifyError, OSError) as error:  # which must not hide the outcomes
+            late, code = _late(error, out, code)
+            failed = True
     _tell("")
     _report(results, form, code, None if failed else out)
+    if late is not None:
+        _annotate(late, form)
+        click.echo(f"verify: {late}", err=True)
     if out is not None and failed:
-        click.echo(f"verify: {out} holds the certificates alone, because of the errors above", err=True)
-    return code or (3 if any(o.undecided for o in others) else 0)
+        click.echo(f"verify: claims and summary of this run are not in {out}, because of errors", err=True)
+    return code
+
+
+def _once(files: Sequence[Path]) -> list[Path]:
+    """Each file once, by whatever names and links it is given."""
+    found: dict[str, Path] = {}
+    for path in files:
+        if not str(path).isprintable():  # messages, reports and pages name it
+            raise UsageError(f"{str(path)!a}: give the file a name that can be printed")
+        found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def _late(error: VerifyError | OSError, out: Path, code: int) -> tuple[VerifyError, int]:
+    """An error after the outcomes, and the exit code: claims that are not as expected come first."""
+    if isinstance(error, OSError):
+        error = OutputError(f"cannot write below {out}: {error.strerror or error}")
+    return error, EXIT_REFUTED if code == EXIT_REFUTED else error.exit_code
+
+
+def _annotate(error: VerifyError, form: str) -> None:
+    if form == "github":
+        from verify.claims.report import error_annotation
+
+        click.echo(error_annotation(error))
 
 
 def _folders(given: Sequence[str]) -> dict[str, Path]:
@@ -166,7 +194,8 @@ def _report(results: Sequence[Result], form: str, code: int, out: Path | None) -
     elif form == "json":
         click.echo(report.as_json(results, code))
     elif form == "junit":
-        click.echo(report.as_junit(results))
+        # Its declaration says UTF-8, whatever the terminal's encoding.
+        click.echo(report.as_junit(results).encode("utf-8", "backslashreplace"))
     elif form == "sarif":
         click.echo(report.as_sarif(results, __version__))
     else:
@@ -176,7 +205,7 @@ def _report(results: Sequence[Result], form: str, code: int, out: Path | None) -
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         try:
             if summary:
-                with Path(summary).open("a", encoding="utf-8") as file:
+                with Path(summary).open("a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(report.markdown(results))
         except OSError as error:  # the outcomes stand above, and the exit code is theirs
             click.echo(report.annotation("warning", f"no step summary: {error.strerror or error}"))

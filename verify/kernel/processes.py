@@ -24,14 +24,31 @@ def processes(count: int, prepare: Callable[..., None], *arguments: Any) -> Iter
     """A pool of processes, each of which calls `prepare(*arguments)` first."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, context, _begin, (os.getpid(), prepare, arguments))
+    with _safe_path():
+        try:
+            yield pool
+        except BaseException:
+            for process in list(getattr(pool, "_processes", {}).values()):
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """New processes begin as `python -c`, which takes modules from the working directory first. That may be a
+    stranger's folder of certificates: its files must not stand in for modules.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
-        yield pool
-    except BaseException:
-        for process in list(getattr(pool, "_processes", {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _begin(parent: int, prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 _OWN = 2
 # Variances, over epsilon, of vectors that are put in so that epsilon counts.
 _NEAR_EPSILON = (50.0, 5.0, 0.5)
-# Of those that are put in for their large logits: the variance over epsilon, or 1 where that is more; and the
-# mean over the root of the variance, which a LayerNorm takes off.
-_VARIANCE, _MEAN = 1024, 2.0
+# Of those that are put in for their large logits: the variance over epsilon, or 1 where that is more (float16
+# holds no larger ones); and the mean over the root of the variance, which a LayerNorm takes off.
+_VARIANCE, _SHORT_VARIANCE, _MEAN = 1 << 20, 1 << 10, 2.0
 # How many vectors are needed at least, and of how many tokens a sentence is.
 LOOKED, SENTENCE = _OWN + len(_NEAR_EPSILON) + 2, 5
 # The largest difference of a logit that rounding explains, as a share of the largest logit of its position:
@@ -137,15 +137,17 @@ def head_input_at(readout: Readout, residuals: Floats) -> Floats:
 
 
 def probes(readout: Readout) -> Floats:
-    """Vectors, (n, d), to put in where the readout begins: five, or fewer where there is no epsilon.
+    """Vectors, (n, d), to put in where the readout begins: five, or two where there is no epsilon.
 
-    Some logit is as large, or as small, at the first two as any output of the norm makes it (but within the
-    range of float16); after a LayerNorm they have a mean that is not 0. At the others epsilon counts.
+    Some logit is as large, or as small, at the first two as any output of the norm makes it, to a share of
+    1e-6 (in float16: 1e-3, and within its range); after a LayerNorm they have a mean that is not 0. At the
+    others epsilon counts.
     """
     epsilon, found = float(readout.epsilon), []
     for z, reach in _farthest(readout):
-        short = reach / _LARGEST.get(readout.unembedding.dtype, np.inf)
-        variance = max(1.0, _VARIANCE * epsilon)
+        dtype = readout.unembedding.dtype
+        short = reach / _LARGEST.get(dtype, np.inf)
+        variance = max(1.0, (_SHORT_VARIANCE if dtype in _LARGEST else _VARIANCE) * epsilon)
         if short > 1 and readout.norm == "none":
             variance = short**-2
         elif short > 1 and epsilon:  # N(r) is then as much shorter
@@ -172,7 +174,9 @@ def _farthest(readout: Readout) -> list[tuple[Floats, float]]:
         W = as_float64(readout.unembedding, i, min(i + _BLOCK, rows))
         b = W @ shift + (0.0 if readout.bias is None else as_float64(readout.bias, i, i + len(W)))
         a = _centred(readout, W * gain)
-        most = sqrt(d) * np.linalg.norm(a, axis=1)
+        # Divided first, so that squares of the largest numbers are numbers.
+        sizes = np.maximum(np.abs(a).max(axis=1), np.finfo(np.float64).tiny)
+        most = sqrt(d) * sizes * np.linalg.norm(a / sizes[:, None], axis=1)
         for sign in (1, -1):
             j = int((most + sign * b).argmax())
             value = float(most[j] + sign * b[j])
@@ -229,6 +233,8 @@ def look(model: Any, module: Any, readout: Readout, run: Callable[[], Any]) -> S
             "hooks are registered for every module (register_module_forward_hook and the like), which come "
             "before the one that looks: remove them first"
         )
+    for tensor in readout.tensors.values():
+        tensor.require_finite()
     modes = {each: each.training for each in model.modules()}
     try:
         with torch.no_grad(), captured(module, probes(readout)) as seen:

@@ -136,7 +136,9 @@ class TransformersModel:
             x.reshape(-1, x.shape[-1])[-1].double().tolist() for x in (*put_in, *at_head, logits)
         )
         numbers = torch.finfo(put_in[0].dtype)
-        return Passage(put, _name(put_in[0].dtype), (float(numbers.tiny), float(numbers.max)), read, out)
+        return Passage(
+            put, _name(put_in[0].dtype), (float(numbers.smallest_normal), float(numbers.max)), read, out
+        )
 
     def _logits(self, ids: Sequence[int]) -> Any:
         """Logits of the model's forward pass, (1, 2, V) in its own dtype."""

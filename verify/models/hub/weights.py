@@ -42,7 +42,7 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
             return open_checkpoint(folder)
         return _remote({shard: RemoteWeights(snapshot, shard) for shard in shards}, shard_of, index.name)
     _fetch_torch(snapshot)
-    if snapshot.unreachable is not None and not any((folder / f).exists() for f in (TORCH, _TORCH_INDEX)):
+    if snapshot.unreachable is not None and not all((folder / f).exists() for f in _torch_files(folder)):
         raise NotAtHandError(
             f"{snapshot.repository}@{snapshot.commit}: its weights are not in the local cache, and the hub "
             "is out of reach; connect, or pass a folder"
@@ -76,8 +76,17 @@ def fetch_whole(snapshot: Snapshot) -> Path:
 def _fetch_torch(snapshot: Snapshot) -> None:
     """The .bin files whole, where the hub has them."""
     download(snapshot, [TORCH, _TORCH_INDEX])
-    if (snapshot.folder / _TORCH_INDEX).exists() and not (snapshot.folder / TORCH).exists():
-        download(snapshot, sorted(set(read_index(snapshot.folder / _TORCH_INDEX).values())))
+    shards = _torch_files(snapshot.folder)
+    if shards != [TORCH]:
+        download(snapshot, shards)
+
+
+def _torch_files(folder: Path) -> list[str]:
+    """The .bin file, or the shards where there is an index alone."""
+    index = folder / _TORCH_INDEX
+    if (folder / TORCH).exists() or not index.exists():
+        return [TORCH]
+    return sorted(set(read_index(index).values()))
 
 
 def _remote(weights: dict[str, RemoteWeights], shard_of: dict[str, str], opened: str) -> Checkpoint:
