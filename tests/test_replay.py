@@ -22,7 +22,16 @@ from verify.errors import MalformedError, ModelUnavailableError, OutputError, Re
 from verify.kernel import Claim, Domain
 from verify.models import Model, Tokens, load_model
 from verify.models.vocabularies import VocabularyFiles
-from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, Written, find_engine, solve
+from verify.propose.field import (
+    GRIVAS,
+    OWN_ROW,
+    PROGRAMS,
+    WITHOUT_OWN_ROW,
+    Written,
+    find_engine,
+    solve,
+    solver_version,
+)
 from verify.replay import (
     Question,
     Row,
@@ -119,13 +128,54 @@ def test_highs_is_given_the_tolerance(square: Model, monkeypatch: pytest.MonkeyP
     assert seen == [1e-7, 1e-10, 1e-9, 1e-7]
 
 
-@pytest.mark.skipif("PULP_CBC_CMD" not in pulp.listSolvers(onlyAvailable=True), reason="no CBC in this PuLP")
+NO_CBC = pytest.mark.skipif(
+    "PULP_CBC_CMD" not in pulp.listSolvers(onlyAvailable=True), reason="no CBC in this PuLP"
+)
+
+
+@NO_CBC
 def test_cbc_takes_a_tolerance_too(square: Model) -> None:
     claims = [
         solve(OWN_ROW, square.readout, 4, 6, "PULP_CBC_CMD", margin=1e-6, tolerance=t).claim
         for t in (1e-9, 1e-3)
     ]
     assert claims == ["infeasible", "feasible"]
+
+
+@NO_CBC
+def test_a_table_of_cbc_names_its_version(square: Model) -> None:
+    version = asked(square, solver="PULP_CBC_CMD").version
+    assert re.fullmatch(rf"PuLP {re.escape(pulp.__version__)}, CBC \d+\.\d+(\.\d+)?", version)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for CBC")
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            '[ "$*" = -quit ] && printf "Welcome to CBC\\nVersion: 9.8.7 \\nBuild Date: today\\n"',
+            ", CBC 9.8.7",
+        ),
+        ("read line && echo Version: 1 || echo Version: none-waits", ", CBC none-waits"),
+        ("echo Version: 9.8.7; exec sleep 60", ""),
+        ("echo The Version: 9.8.7", ""),
+        ("exit 1", ""),
+        (None, ""),
+    ],
+)
+def test_cbc_is_asked_for_its_version(
+    script: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cbc:
+        path = str(tmp_path / "cbc")
+
+    if script is not None:
+        Path(Cbc.path).write_text(f"#!/bin/sh\n{script}\n")
+        Path(Cbc.path).chmod(0o755)
+    monkeypatch.setattr("verify.propose.field.find_solver", lambda _: Cbc)
+    monkeypatch.setattr("verify.propose.field._CBC_SECONDS", 1.0)
+    for name in ("PULP_CBC_CMD", "COIN_CMD"):
+        assert solver_version(name) == f"PuLP {pulp.__version__}{words}"
 
 
 @pytest.mark.parametrize(
