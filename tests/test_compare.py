@@ -22,6 +22,7 @@ from verify.compare import (
     RIGHT_AS_POSED,
     UNDECIDED,
     ComparisonRow,
+    Facts,
     about_the_program,
     compare,
     exact_margin,
@@ -96,8 +97,34 @@ def test_own_row_turns_a_corner_infeasible_just_above_the_tolerance() -> None:
     assert (below.claim, below.judgement) == ("feasible", AGREES)
     assert (above.claim, above.judgement) == ("infeasible", FAKE_INFEASIBLE)
     assert below.posed == above.posed == "infeasible"
-    assert "its own row asks for 0 <= -1.01e-07" in above.note
+    assert below.without_own_row == above.without_own_row == "feasible"
+    assert above.note == (
+        "its own row asks for 0 <= -1.01e-07, so exactly it is infeasible for every token; "
+        "without that row it asks for a margin of 1.01e-07 in a box of 1, which is feasible"
+    )
     assert only_row(readout(SQUARE), CORNER, True, WITHOUT_OWN_ROW, margin=1.01e-7).judgement == AGREES
+
+
+def test_the_post_s_program_is_right_where_it_has_no_solution_without_its_own_row_either() -> None:
+    small = readout(np.array(SQUARE) / 2048)  # the corner leads by 1 / 2048 at most in the box
+    for margin, solution, judgement in (
+        (4e-4, "feasible", FAKE_INFEASIBLE),
+        (1e-3, "infeasible", RIGHT_AS_POSED),
+    ):
+        row = only_row(small, CORNER, True, OWN_ROW, margin=margin)
+        assert (row.claim, row.posed, row.judgement) == ("infeasible", "infeasible", judgement)
+        assert row.without_own_row == json.loads(json.dumps(row.to_json()))["without_own_row"] == solution
+        assert row.note.endswith(f"asks for a margin of {margin:g} in a box of 1, which is {solution}")
+    assert only_row(small, CORNER, True, WITHOUT_OWN_ROW, margin=1e-3).judgement == RIGHT_AS_POSED
+    assert only_row(small, CENTRE, False, OWN_ROW, margin=1e-3).judgement == AGREES
+
+
+def test_a_padded_row_is_judged_by_its_own_program() -> None:
+    model = readout([[1, 0], [0, 1], [1, 1]])
+    row = only_row(model, 2, True, OWN_ROW, count=2, margin=1.5)
+    assert (row.claim, row.posed, row.without_own_row) == ("infeasible", "infeasible", "infeasible")
+    assert row.judgement == RIGHT_AS_POSED
+    assert row.note == "it asks for a margin of 1.5 in a box of 1, which is infeasible"
 
 
 @pytest.mark.parametrize("token", [CENTRE, EDGE])
@@ -240,7 +267,7 @@ def test_time_limit_is_no_answer(program: str) -> None:
     assert found.claim == "no answer", found.status
     assert found.direction is None
     assert "not optimal" in found.status
-    assert judge(program, found.claim, True) == NO_ANSWER
+    assert judge(found.claim, Facts(program == OWN_ROW, True, None, None)) == NO_ANSWER
 
 
 @pytest.mark.parametrize(
@@ -330,15 +357,27 @@ def test_pulp_is_not_imported_before_it_is_needed() -> None:
 def test_judge(
     claim: str, proved: bool | None, margin: Fraction | None, posed: bool | None, words: str
 ) -> None:
-    assert judge(WITHOUT_OWN_ROW, claim, proved, margin, posed) == words
+    assert judge(claim, Facts(False, proved, posed, posed, margin)) == words
 
 
-def test_its_own_row_does_not_excuse_the_post_s_program() -> None:
-    """It asks the same of every token, so "infeasible" says nothing of this one."""
-    for posed in (False, None):
-        assert judge(OWN_ROW, "infeasible", True, None, posed) == FAKE_INFEASIBLE
-        assert judge(OWN_ROW, "infeasible", False, None, posed) == AGREES
-        assert judge(OWN_ROW, "infeasible", None, None, posed) == UNDECIDED
+@pytest.mark.parametrize(
+    ("proved", "without", "words"),
+    [
+        (True, True, FAKE_INFEASIBLE),
+        (True, False, RIGHT_AS_POSED),
+        (True, None, UNDECIDED),
+        (False, False, AGREES),
+        (False, None, AGREES),
+        (None, True, UNDECIDED),
+        (None, False, UNDECIDED),
+        (None, None, UNDECIDED),
+    ],
+)
+def test_its_own_row_does_not_excuse_the_post_s_program(
+    proved: bool | None, without: bool | None, words: str
+) -> None:
+    """It asks the same of every token: only what is infeasible without it says something of this one."""
+    assert judge("infeasible", Facts(True, proved, False, without)) == words
 
 
 @pytest.mark.parametrize(
@@ -358,7 +397,7 @@ def test_about_the_program(claim: str, posed: str, words: str) -> None:
 
 def test_two_exact_results_that_contradict_each_other_are_an_internal_error() -> None:
     with pytest.raises(VerifyError, match="internal error"):
-        judge(WITHOUT_OWN_ROW, "feasible", False, Fraction(1))
+        judge("feasible", Facts(False, False, False, False, Fraction(1)))
 
 
 def pretend_solve(monkeypatch: pytest.MonkeyPatch, found: FieldAnswer) -> None:
