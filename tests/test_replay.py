@@ -20,10 +20,18 @@ from command import run as verify
 from safetensors.numpy import save_file
 
 from verify.compare import FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, RIGHT_AS_POSED, UNDECIDED
-from verify.errors import MalformedError, ModelUnavailableError, OutputError, RefutedError, UsageError
+from verify.errors import (
+    MalformedError,
+    ModelUnavailableError,
+    OutputError,
+    RefutedError,
+    UsageError,
+    VerifyError,
+)
 from verify.kernel import Claim, Domain
 from verify.models import Model, Tokens, load_model
 from verify.models.vocabularies import VocabularyFiles
+from verify.posed import Posed
 from verify.propose.field import (
     GRIVAS,
     OWN_ROW,
@@ -511,6 +519,52 @@ def test_forged_rows_are_refused(name: str, square: Model, tmp_path: Path) -> No
     rows[1] = FORGERIES[name](rows[1])
     with pytest.raises(RefutedError):
         check(square, question, rows, decided_claims(square))
+
+
+@pytest.mark.parametrize(
+    ("program", "token", "found", "words"),
+    [
+        (OWN_ROW, "4", {OWN_ROW: True}, "own row asks for 0 <= -margin"),
+        (OWN_ROW, "2", {WITHOUT_OWN_ROW: True}, "unspeakable, yet the program without its own row has"),
+        (OWN_ROW, "4", {WITHOUT_OWN_ROW: False}, "the solver's point is one"),
+        (
+            WITHOUT_OWN_ROW,
+            "2",
+            {WITHOUT_OWN_ROW: True},
+            "unspeakable, yet the program without its own row has",
+        ),
+        (WITHOUT_OWN_ROW, "4", {WITHOUT_OWN_ROW: False}, "the solver's point is one"),
+        (OWN_ROW, "4", None, "unspeakable, yet its exact margin"),
+        (WITHOUT_OWN_ROW, "4", None, "unspeakable, yet its exact margin"),
+        (GRIVAS, "4", None, "unspeakable, yet its exact margin"),
+    ],
+)
+def test_facts_that_contradict_each_other_are_no_judgement(
+    program: str,
+    token: str,
+    found: dict[str, bool] | None,
+    words: str,
+    square: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither in a run nor in a check: one of them was proved wrongly, and nobody can say which.
+
+    found: what a broken `Posed` says; or broken claims, that every token is unspeakable.
+    """
+    exact = decided_claims(square)
+    question, rows = made(square, tmp_path, program, tokens=token, tolerances=(1e-7,))
+    if found is not None:
+        before = Posed.feasible
+        monkeypatch.setattr(
+            Posed, "feasible", lambda self, p, *other: found[p] if p in found else before(self, p, *other)
+        )
+    claims = exact if found is not None else lambda _, domain: exact(2, domain)
+    with pytest.raises(VerifyError, match=f"^internal error: .*{words}.*token {token}") as raised:
+        check(square, question, rows, claims)
+    assert raised.type is VerifyError
+    with pytest.raises(VerifyError, match=r"^internal error"):
+        replay(square, question, Table.below(tmp_path / "again", question), claims)
 
 
 def test_tables_that_are_not_whole_or_of_something_else_are_refused(square: Model, tmp_path: Path) -> None:

@@ -38,11 +38,14 @@ class Judge:
         self._standings: dict[tuple[float, ...], tuple[Fraction, int]] = {}
 
     def __call__(self, token: int, margin: float, claim: str, x: tuple[float, ...] | None) -> Exactly:
-        """What is so of the claim, made with the point x, of this token at this margin."""
+        """What is so of the claim, made with the point x, of this token at this margin.
+
+        Raises VerifyError where exact facts contradict each other.
+        """
         question = self._question
         proved = speakable(self._claims(token, question.states))
         found, top = (None, None) if x is None else self._standing(token, x)
-        facts = facts_of(self._posed, question.program, token, margin, proved, found)
+        facts = facts_of(self._posed, question.program, token, margin, proved, found, x)
         return Exactly(
             exact_argmax=top,
             exact_margin=found,
