@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ from verify.compare import (
     RIGHT_AS_POSED,
     UNDECIDED,
     ComparisonRow,
+    Facts,
     about_the_program,
     compare,
     exact_margin,
+    facts_of,
     judge,
 )
 from verify.errors import UsageError, VerifyError
@@ -33,6 +36,7 @@ from verify.kernel.evidence import Multipliers, Speakable, Unspeakable
 from verify.kernel.readout import Readout
 from verify.kernel.tensor import Tensor
 from verify.models import load_model
+from verify.posed import Posed
 from verify.propose.field import GRIVAS, OWN_ROW, PROGRAMS, WITHOUT_OWN_ROW, FieldAnswer, solve
 
 if TYPE_CHECKING:
@@ -96,8 +100,34 @@ def test_own_row_turns_a_corner_infeasible_just_above_the_tolerance() -> None:
     assert (below.claim, below.judgement) == ("feasible", AGREES)
     assert (above.claim, above.judgement) == ("infeasible", FAKE_INFEASIBLE)
     assert below.posed == above.posed == "infeasible"
-    assert "its own row asks for 0 <= -1.01e-07" in above.note
+    assert below.without_own_row == above.without_own_row == "feasible"
+    assert above.note == (
+        "its own row asks for 0 <= -1.01e-07, so exactly it is infeasible for every token; "
+        "without that row it asks for a margin of 1.01e-07 in a box of 1, which is feasible"
+    )
     assert only_row(readout(SQUARE), CORNER, True, WITHOUT_OWN_ROW, margin=1.01e-7).judgement == AGREES
+
+
+def test_the_post_s_program_is_right_where_it_has_no_solution_without_its_own_row_either() -> None:
+    small = readout(np.array(SQUARE) / 2048)  # the corner leads by 1 / 2048 at most in the box
+    for margin, solution, judgement in (
+        (4e-4, "feasible", FAKE_INFEASIBLE),
+        (1e-3, "infeasible", RIGHT_AS_POSED),
+    ):
+        row = only_row(small, CORNER, True, OWN_ROW, margin=margin)
+        assert (row.claim, row.posed, row.judgement) == ("infeasible", "infeasible", judgement)
+        assert row.without_own_row == json.loads(json.dumps(row.to_json()))["without_own_row"] == solution
+        assert row.note.endswith(f"asks for a margin of {margin:g} in a box of 1, which is {solution}")
+    assert only_row(small, CORNER, True, WITHOUT_OWN_ROW, margin=1e-3).judgement == RIGHT_AS_POSED
+    assert only_row(small, CENTRE, False, OWN_ROW, margin=1e-3).judgement == AGREES
+
+
+def test_a_padded_row_is_judged_by_its_own_program() -> None:
+    model = readout([[1, 0], [0, 1], [1, 1]])
+    row = only_row(model, 2, True, OWN_ROW, count=2, margin=1.5)
+    assert (row.claim, row.posed, row.without_own_row) == ("infeasible", "infeasible", "infeasible")
+    assert row.judgement == RIGHT_AS_POSED
+    assert row.note == "it asks for a margin of 1.5 in a box of 1, which is infeasible"
 
 
 @pytest.mark.parametrize("token", [CENTRE, EDGE])
@@ -240,7 +270,7 @@ def test_time_limit_is_no_answer(program: str) -> None:
     assert found.claim == "no answer", found.status
     assert found.direction is None
     assert "not optimal" in found.status
-    assert judge(program, found.claim, True) == NO_ANSWER
+    assert judge(found.claim, known(program, True, None)) == NO_ANSWER
 
 
 @pytest.mark.parametrize(
@@ -302,6 +332,11 @@ def test_pulp_is_not_imported_before_it_is_needed() -> None:
 # The words.
 
 
+def known(program: str, proved: bool | None, without: bool | None, **other: Any) -> Facts:
+    own_row = program == OWN_ROW
+    return replace(Facts(program, 7, 1e-3, own_row, proved, False if own_row else without, without), **other)
+
+
 @pytest.mark.parametrize(
     ("claim", "proved", "margin", "posed", "words"),
     [
@@ -330,15 +365,30 @@ def test_pulp_is_not_imported_before_it_is_needed() -> None:
 def test_judge(
     claim: str, proved: bool | None, margin: Fraction | None, posed: bool | None, words: str
 ) -> None:
-    assert judge(WITHOUT_OWN_ROW, claim, proved, margin, posed) == words
+    if (proved, posed) == (False, True):  # equal rows, which only the largest ball allows
+        assert judge(claim, known(GRIVAS, proved, posed, margin=margin)) == words
+    else:
+        assert judge(claim, known(WITHOUT_OWN_ROW, proved, posed, margin=margin)) == words
 
 
-def test_its_own_row_does_not_excuse_the_post_s_program() -> None:
-    """It asks the same of every token, so "infeasible" says nothing of this one."""
-    for posed in (False, None):
-        assert judge(OWN_ROW, "infeasible", True, None, posed) == FAKE_INFEASIBLE
-        assert judge(OWN_ROW, "infeasible", False, None, posed) == AGREES
-        assert judge(OWN_ROW, "infeasible", None, None, posed) == UNDECIDED
+@pytest.mark.parametrize(
+    ("proved", "without", "words"),
+    [
+        (True, True, FAKE_INFEASIBLE),
+        (True, False, RIGHT_AS_POSED),
+        (True, None, UNDECIDED),
+        (False, False, AGREES),
+        (False, None, AGREES),
+        (None, True, UNDECIDED),
+        (None, False, UNDECIDED),
+        (None, None, UNDECIDED),
+    ],
+)
+def test_its_own_row_does_not_excuse_the_post_s_program(
+    proved: bool | None, without: bool | None, words: str
+) -> None:
+    """It asks the same of every token: only what is infeasible without it says something of this one."""
+    assert judge("infeasible", known(OWN_ROW, proved, without)) == words
 
 
 @pytest.mark.parametrize(
@@ -356,9 +406,90 @@ def test_about_the_program(claim: str, posed: str, words: str) -> None:
     assert about_the_program(claim, posed) == words
 
 
-def test_two_exact_results_that_contradict_each_other_are_an_internal_error() -> None:
-    with pytest.raises(VerifyError, match="internal error"):
-        judge(WITHOUT_OWN_ROW, "feasible", False, Fraction(1))
+ABOVE, LEAST = Fraction(1, 10**9), Fraction(1e-3)
+CONTRADICTIONS = [
+    (known(WITHOUT_OWN_ROW, False, False, margin=ABOVE), "exact margin .* above 0"),
+    (known(OWN_ROW, False, False, margin=ABOVE), "exact margin .* above 0"),
+    (known(GRIVAS, False, True, margin=ABOVE), "exact margin .* above 0"),
+    (known(OWN_ROW, True, True, posed=True), "own row asks for 0 <= -margin"),
+    (known(OWN_ROW, False, True), "the program without its own row has a solution"),
+    (known(WITHOUT_OWN_ROW, False, True), "the program without its own row has a solution"),
+    (known(WITHOUT_OWN_ROW, True, False, margin=LEAST, kept=True), "the solver's point is one"),
+    (known(OWN_ROW, True, False, margin=LEAST, kept=True), "the solver's point is one"),
+    (known(OWN_ROW, None, False, margin=LEAST, kept=True), "the solver's point is one"),
+]
+CONSISTENT = [
+    known(WITHOUT_OWN_ROW, False, False, margin=Fraction(0)),
+    known(WITHOUT_OWN_ROW, None, True, margin=ABOVE),
+    known(WITHOUT_OWN_ROW, True, False, margin=ABOVE),
+    known(WITHOUT_OWN_ROW, True, True, margin=LEAST, kept=True),
+    known(WITHOUT_OWN_ROW, True, None, margin=LEAST, kept=True),
+    known(OWN_ROW, True, True, margin=LEAST, kept=True),
+    known(OWN_ROW, True, False, own_row=False),  # a padded row
+    known(OWN_ROW, True, True, own_row=False, posed=True),
+    known(GRIVAS, False, True, margin=Fraction(0)),  # equal rows
+]
+
+
+@pytest.mark.parametrize("claim", ["feasible", "infeasible", "no answer"])
+@pytest.mark.parametrize(("facts", "words"), CONTRADICTIONS)
+def test_exact_results_that_contradict_each_other_are_an_internal_error(
+    claim: str, facts: Facts, words: str
+) -> None:
+    with pytest.raises(
+        VerifyError, match=rf"^internal error: .*{words}.*{facts.program}, token 7.*report it$"
+    ) as e:
+        judge(claim, facts)
+    assert e.type is VerifyError
+    assert ("at a margin of 0.001" in str(e.value)) == (facts.program != GRIVAS)
+
+
+@pytest.mark.parametrize("claim", ["feasible", "infeasible", "no answer"])
+@pytest.mark.parametrize("facts", CONSISTENT)
+def test_exact_results_that_do_not_contradict_each_other_are_judged(claim: str, facts: Facts) -> None:
+    assert judge(claim, facts)
+
+
+@pytest.mark.parametrize(
+    ("margin", "x", "expected"),
+    [
+        (LEAST, [1.0, -1.0], True),
+        (LEAST, [0.0, 0.5], True),
+        (LEAST - Fraction(1, 10**30), [1.0, -1.0], False),
+        (LEAST, [1.0, -1 - 2.0**-52], False),
+        (LEAST, [1 + 2.0**-52, 0.0], False),
+    ],
+)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_point_that_keeps_what_is_asked(
+    program: str, margin: Fraction, x: list[float], expected: bool
+) -> None:
+    posed = Posed(readout(SQUARE), 6, lambda *_: None)
+    assert facts_of(posed, program, CORNER, 1e-3, True, margin, x).kept == (expected and program != GRIVAS)
+    assert not facts_of(posed, program, CORNER, 1e-3, True, None, None).kept
+
+
+@pytest.mark.parametrize("program", [OWN_ROW, WITHOUT_OWN_ROW])
+def test_a_solution_of_a_program_that_is_proved_to_have_none_is_no_judgement(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(_: Posed, __: str, token: int, margin: float) -> bool:
+        return False
+
+    monkeypatch.setattr(Posed, "feasible", wrong)
+    x = np.array([1.0, 1.0])
+    answer = FieldAnswer(program, 6, "HiGHS", 0.0, 0.0, "Optimal", "feasible", x, CORNER, 0.0)
+    monkeypatch.setattr("verify.compare.solve", lambda *_: answer)
+    with pytest.raises(
+        VerifyError, match=f"the solver's point is one .{program}, token 0 at a margin of 1e-07"
+    ):
+        only_row(readout(SQUARE), CORNER, True, program)
+
+
+@pytest.mark.parametrize("margin", [0.0, -1e-9, float("nan")])
+def test_a_margin_is_above_0(margin: float) -> None:
+    with pytest.raises(UsageError, match="above 0"):
+        only_row(readout(SQUARE), CORNER, True, OWN_ROW, margin=margin)
 
 
 def pretend_solve(monkeypatch: pytest.MonkeyPatch, found: FieldAnswer) -> None:

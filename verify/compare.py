@@ -12,12 +12,22 @@ from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from verify.errors import VerifyError
+from verify.errors import UsageError, VerifyError
 from verify.kernel.check import state_margin
 from verify.kernel.evidence import Speakable, State
 from verify.kernel.system import System
 from verify.posed import Posed
-from verify.propose.field import DOMAIN_OF, GRIVAS, LEAST_RADIUS, MARGIN, OWN_ROW, PROGRAMS, box_of, solve
+from verify.propose.field import (
+    DOMAIN_OF,
+    GRIVAS,
+    LEAST_RADIUS,
+    MARGIN,
+    OWN_ROW,
+    PROGRAMS,
+    WITHOUT_OWN_ROW,
+    box_of,
+    solve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +52,8 @@ class ComparisonRow:
     rows, solver, seconds, build_seconds, status, claim, argmax: as in FieldAnswer.
     exact_margin_of_its_direction: least l_t - l_j at the solver's own x, in logits, exact; None without x.
     exact_verdict: `speakable`, `unspeakable` or `undecided`. posed: whether the program as posed has a
-    solution, `feasible`, `infeasible` or `open`. judgement: one of the words above.
+    solution, `feasible`, `infeasible` or `open`. without_own_row: whether it has one without the token's own
+    row; as `posed` where that row is not in it. judgement: one of the words above.
     note: what a reader must know besides, or empty.
     """
 
@@ -58,6 +69,7 @@ class ComparisonRow:
     exact_margin_of_its_direction: Fraction | None
     exact_verdict: str
     posed: str
+    without_own_row: str
     judgement: str
     note: str
 
@@ -97,38 +109,95 @@ def exact_standing(
     return (found / readout.d if system.projects else found), top
 
 
-def judge(
-    program: str,
-    claim: str,
-    proved_speakable: bool | None,
-    margin: Fraction | None = None,
-    posed: bool | None = None,
-) -> str:
-    """A claim held against the exact verdict in the program's own domain (None: undecided).
+@dataclass(frozen=True)
+class Facts:
+    """What is exactly so of a program, asked about a token, and of the point of its answer.
 
-    `margin` is the exact margin of the answer's own direction: a feasible claim is as good as that
-    evidence, whatever the verdict. `posed`: whether the program has a solution (None: open). A claim that the
-    verdict contradicts is fake, unless it is right about the program: then the program asks for something
-    else. That excuse is not made for the post's own row, which asks the same of every token.
-
-    Raises VerifyError if an exact margin contradicts an exact verdict.
+    asked: the margin above 0, in logits, of the post's programs. own_row: the token's own row is among the
+    constraints. speakable: the verdict in the program's domain (None: undecided). posed: whether the program
+    has a solution; without_own_row: whether it has one without that row, the same as `posed` where it is not
+    there (None: open). margin: the least l_t - l_j at the answer's own x, in logits; None without x.
+    kept: that x keeps all that one of the post's programs asks for, but for the own row.
     """
+
+    program: str
+    token: int
+    asked: float
+    own_row: bool
+    speakable: bool | None
+    posed: bool | None
+    without_own_row: bool | None
+    margin: Fraction | None = None
+    kept: bool = False
+
+
+def facts_of(
+    posed: Posed,
+    program: str,
+    token: int,
+    asked: float,
+    proved: bool | None,
+    margin: Fraction | None,
+    x: Iterable[float] | None,
+) -> Facts:
+    """The facts about an answer x, of which `proved` (the verdict) and `margin` (at x) are known."""
+    own_row, found = posed.has_own_row(program, token), posed.feasible(program, token, asked)
+    without = posed.feasible(WITHOUT_OWN_ROW, token, asked) if own_row else found
+    kept = x is not None and margin is not None and program != GRIVAS and keeps(program, asked, margin, x)
+    return Facts(program, token, asked, own_row, proved, found, without, margin, kept)
+
+
+def keeps(program: str, asked: float, margin: Fraction, x: Iterable[float]) -> bool:
+    """Whether a point of one of the post's programs lies in the box and has the margin asked for, exactly.
+
+    Then it keeps every constraint but the one of the token's own row, which no point keeps.
+    """
+    return margin >= Fraction(asked) and all(abs(v) <= box_of(program) for v in x)
+
+
+def require_consistent(facts: Facts) -> None:
+    """Raise VerifyError where two facts exclude each other: one of them was proved wrongly, here."""
+    for what in _contradictions(facts):
+        asked = "" if facts.program == GRIVAS else f" at a margin of {facts.asked:g}"
+        raise VerifyError(
+            f"internal error: {what} ({facts.program}, token {facts.token}{asked}); please report it"
+        )
+
+
+def _contradictions(facts: Facts) -> Iterator[str]:
+    unspeakable = facts.speakable is False
+    if unspeakable and facts.margin is not None and facts.margin > 0:
+        yield "the token is proved unspeakable, yet its exact margin at the solver's point is above 0"
+    if facts.own_row and facts.posed:
+        yield "the program is said to have a solution, yet the token's own row asks for 0 <= -margin"
+    if unspeakable and facts.without_own_row and facts.program != GRIVAS:
+        yield "the token is proved unspeakable, yet the program without its own row has a solution"
+    if facts.kept and facts.without_own_row is False:
+        yield "the program without the own row is proved to have no solution, yet the solver's point is one"
+
+
+def judge(claim: str, facts: Facts) -> str:
+    """A claim held against the exact verdict in the program's own domain.
+
+    A feasible claim is as good as the margin of its own x, whatever the verdict. A claim that the verdict
+    contradicts is fake, unless it is right about the program: then the program asks for something else. That
+    excuse is not made for the post's own row, which asks the same of every token: there "infeasible" must be
+    right without that row.
+
+    Raises VerifyError if the facts contradict each other.
+    """
+    require_consistent(facts)
     if claim == "no answer":
         return NO_ANSWER
     if claim == "feasible":
-        if margin is None or margin <= 0:
-            return RIGHT_AS_POSED if posed and proved_speakable is False else FAKE_FEASIBLE
-        if proved_speakable is False:
-            raise VerifyError(
-                f"internal error: the token is proved unspeakable, yet {program!r} found a direction "
-                "with an exact margin above 0; please report it"
-            )
+        if facts.margin is None or facts.margin <= 0:
+            return RIGHT_AS_POSED if facts.posed and facts.speakable is False else FAKE_FEASIBLE
         return AGREES
-    if proved_speakable is False:
+    if facts.speakable is False:
         return AGREES
-    if proved_speakable is None or (posed is None and program != OWN_ROW):
+    if facts.speakable is None or facts.without_own_row is None:
         return UNDECIDED
-    return FAKE_INFEASIBLE if posed or program == OWN_ROW else RIGHT_AS_POSED
+    return FAKE_INFEASIBLE if facts.without_own_row else RIGHT_AS_POSED
 
 
 def about_the_program(claim: str, posed: str) -> str:
@@ -165,33 +234,27 @@ def compare(
     """One row a program, each as soon as it is done.
 
     exact: the proved claim about the token against the same competitors in a domain, None where it is
-    undecided; asked once a domain. time_limit: seconds a program.
-    Raises what `verify.propose.field.solve` raises.
+    undecided; asked once a domain. time_limit: seconds a program. margin: above 0, in logits.
+    Raises what `verify.propose.field.solve` raises, and UsageError if the margin is not above 0.
     """
+    if not margin > 0:
+        raise UsageError(f"a margin of {margin:g}: the post's programs ask for one above 0")
     known = cache(exact)
     posed = Posed(readout, count, lambda _, domain: known(domain))
     for program in programs:
         answer = solve(program, readout, token, count, solver, time_limit, margin)
-        proved = speakable(known(DOMAIN_OF[program]))
-        yield _row(answer, readout, token, count, proved, margin, posed.feasible(program, token, margin))
+        domain = DOMAIN_OF[program]
+        x = None if answer.direction is None else answer.direction.tolist()
+        found = None if x is None else exact_margin(readout, domain, token, count, x)
+        facts = facts_of(posed, program, token, margin, speakable(known(domain)), found, x)
+        yield _row(answer, facts)
 
 
-def _row(
-    answer: FieldAnswer,
-    readout: Readout,
-    token: int,
-    count: int,
-    proved: bool | None,
-    asked: float,
-    posed: bool | None,
-) -> ComparisonRow:
-    found, domain = None, DOMAIN_OF[answer.program]
-    if answer.direction is not None:
-        found = exact_margin(readout, domain, token, count, answer.direction.tolist())
-    judgement = judge(answer.program, answer.claim, proved, found, posed)
+def _row(answer: FieldAnswer, facts: Facts) -> ComparisonRow:
+    judgement = judge(answer.claim, facts)
     return ComparisonRow(
         program=answer.program,
-        domain=domain.name,
+        domain=DOMAIN_OF[answer.program].name,
         rows=answer.rows,
         solver=answer.solver,
         seconds=answer.seconds,
@@ -199,36 +262,32 @@ def _row(
         status=answer.status,
         claim=answer.claim,
         argmax=answer.argmax,
-        exact_margin_of_its_direction=found,
-        exact_verdict=VERDICT_WORD[proved],
-        posed=POSED_WORD[posed],
+        exact_margin_of_its_direction=facts.margin,
+        exact_verdict=VERDICT_WORD[facts.speakable],
+        posed=POSED_WORD[facts.posed],
+        without_own_row=POSED_WORD[facts.without_own_row],
         judgement=judgement,
-        note="; ".join(_notes(answer, found, judgement, proved, token, asked, POSED_WORD[posed])),
+        note="; ".join(_notes(answer, facts, judgement)),
     )
 
 
-def _notes(
-    answer: FieldAnswer,
-    found: Fraction | None,
-    judgement: str,
-    proved: bool | None,
-    token: int,
-    asked: float,
-    posed: str,
-) -> Iterator[str]:
+def _notes(answer: FieldAnswer, facts: Facts, judgement: str) -> Iterator[str]:
     """What a reader must know besides the judgement."""
     if answer.claim == "feasible" and judgement != AGREES:
-        if found == 0:
+        if facts.margin == 0:
             yield "at its direction the token only ties"
-        elif answer.argmax == token:
+        elif answer.argmax == facts.token:
             yield "at its direction the token is on top in float64, not in exact arithmetic"
         elif answer.argmax is not None:
             yield f"at its direction row {answer.argmax} is on top"
-        if proved:
+        if facts.speakable:
             yield "the token is speakable all the same"
-    if answer.program == OWN_ROW and posed == "infeasible":
-        yield f"its own row asks for 0 <= {-asked:g}, so exactly it is infeasible for every token"
+    radius = f"a radius of {LEAST_RADIUS:g} in a box of {box_of(GRIVAS):g}"
+    margin = f"a margin of {facts.asked:g} in a box of {box_of(OWN_ROW):g}"
+    posed = POSED_WORD[facts.posed]
+    if facts.own_row:
+        yield f"its own row asks for 0 <= {-facts.asked:g}, so exactly it is infeasible for every token"
+        if answer.claim == "infeasible" and judgement != AGREES:
+            yield f"without that row it asks for {margin}, which is {POSED_WORD[facts.without_own_row]}"
     elif judgement in (FAKE_INFEASIBLE, RIGHT_AS_POSED) or about_the_program(answer.claim, posed) == "wrong":
-        radius = f"a radius of {LEAST_RADIUS:g} in a box of {box_of(GRIVAS):g}"
-        margin = f"a margin of {asked:g} in a box of {box_of(OWN_ROW):g}"
         yield f"it asks for {radius if answer.program == GRIVAS else margin}, which is {posed}"

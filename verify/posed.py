@@ -49,6 +49,10 @@ class Posed:
         self._margins: dict[int, _Margins] = {}
         self._radii: dict[int, bool | None] = {}
 
+    def has_own_row(self, program: str, token: int) -> bool:
+        """Whether the token's own row is among the program's constraints."""
+        return program == OWN_ROW and token < self._count
+
     def feasible(self, program: str, token: int, margin: float) -> bool | None:
         """Whether some x in the program's box keeps every constraint; None where that stays open.
 
@@ -58,7 +62,7 @@ class Posed:
             if token not in self._radii:
                 self._radii[token] = self._radius(token, Fraction(LEAST_RADIUS))
             return self._radii[token]
-        if program == OWN_ROW and token < self._count:
+        if self.has_own_row(program, token):
             return False  # Theorem 13
         return self._margin(token, Fraction(margin))
 

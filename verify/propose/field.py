@@ -22,6 +22,8 @@ exact verdict. Three programs for a token t with rows w_j:
 from __future__ import annotations
 
 import gc
+import re
+import subprocess
 import time
 import warnings
 from dataclasses import dataclass
@@ -58,6 +60,10 @@ _BLOCK = 1024
 _LARGE = 10_000_000
 # HiGHS does not take a smaller one, and says nothing when it is asked to.
 _LEAST_TOLERANCE = 1e-10
+# PuLP's names of CBC: the one that it brings along, and one that is installed.
+_CBC = ("PULP_CBC_CMD", "COIN_CMD")
+_CBC_VERSION = re.compile(rb"^Version: ([!-~]{1,40})", re.MULTILINE)
+_CBC_SECONDS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +292,7 @@ def find_engine(
                 raise UsageError(f"a tolerance of {tolerance:g} is out of range: {_LEAST_TOLERANCE:g} to 1")
             if name == "HiGHS":
                 options["primal_feasibility_tolerance"] = tolerance
-            elif name in ("PULP_CBC_CMD", "COIN_CMD"):
+            elif name in _CBC:
                 options["options"] = [f"primalTolerance {tolerance!r}"]
             else:
                 raise UsageError(f"how {name} takes a tolerance is not known here; leave it out")
@@ -300,7 +306,28 @@ def solver_version(name: str) -> str:
         import highspy
 
         found += f", HiGHS {highspy.Highs().version()}"
+    if name in _CBC:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            version = _cbc_version(find_solver(name).path)
+        found += f", CBC {version}" if version else ""
     return found
+
+
+def _cbc_version(program: str) -> str | None:
+    """What CBC's command says of itself; None if it does not, or does not end."""
+    try:
+        said = subprocess.run(  # noqa: S603 - the solver that PuLP runs anyway
+            [program, "-quit"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CBC_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = _CBC_VERSION.search(said.stdout)
+    return found[1].decode("ascii") if found else None
 
 
 def _ask(built: Any, engine: Any) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """GLUE. Make everything in a table again that needs no solver, and refuse it where anything differs.
 
-Made again for every row: the row on top at the stored x and the exact margin there, the exact verdict in
-the program's domain, whether the program as posed has a solution, the judgement; that x has d coordinates
+The question must be of this model's readout: tensors, norm, gain offset, epsilon. Made again for every row:
+the row on top at the stored x and the exact margin there, the exact verdict in the program's domain, whether
+the program has a solution as posed and without the token's own row, the judgement; that x has d coordinates
 and leaves the program's box by no more than the solver's tolerance; and that the rows are those of the
 question, each once. Not made again, because a solver or floats made them: status and claim, x itself, both
 argmaxes in floats (float32: the published second step), the seconds.
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from verify.errors import RefutedError
 from verify.kernel import tensor_ids
-from verify.replay.judge import Exactly, Judge
+from verify.replay.judge import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,13 @@ def _require_question(model: Model, question: Question) -> None:
     found = {role: x.sha256 for role, x in tensor_ids(model.readout).items()}
     if found != question.tensors:
         raise RefutedError(f"the table is of other weights than {model.name}")
+    for what, said, value in (
+        ("norm", question.norm, model.readout.norm),
+        ("gain offset", question.gain_offset, model.readout.gain_offset),
+        ("epsilon", Fraction(question.epsilon), model.readout.epsilon),
+    ):
+        if said != value:
+            raise RefutedError(f"{what}: the table says {said}, {model.name} has {value}")
     if not 1 <= question.competitors <= model.readout.vocabulary:
         raise RefutedError(f"{question.competitors} competitors of {model.readout.vocabulary} rows")
 
@@ -76,7 +84,6 @@ def _check_row(model: Model, question: Question, row: Row, judge: Judge) -> None
         if any(abs(Fraction(v)) > room for v in row.x):
             raise RefutedError(f"{name}: x lies outside |x_i| <= {question.box:g}, beyond the tolerance")
     found = judge(row.token, row.margin, row.claim, row.x)
-    stored = Exactly(row.exact_argmax, row.exact_margin, row.verdict, row.posed, row.judgement)
     for what, value in vars(found).items():
-        if getattr(stored, what) != value:
-            raise RefutedError(f"{name}: {what} is {value}, not {getattr(stored, what)}")
+        if getattr(row, what) != value:
+            raise RefutedError(f"{name}: {what} is {value}, not {getattr(row, what)}")

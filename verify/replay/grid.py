@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from verify.errors import RefutedError, UsageError
+from verify.errors import MalformedError, RefutedError, UsageError
 from verify.files import domain_path, read_regular
 from verify.kernel import tensor_ids
+from verify.kernel.statement import decimal_text
 from verify.propose.field import (
     DOMAIN_OF,
     GRIVAS,
@@ -42,7 +43,7 @@ def question_for(
     competitors: str = "all",
     time_limit: float | None = None,
 ) -> Question:
-    """The question of a run. Raises UsageError (program, solver, tolerance, tokens, margins)."""
+    """The question of a run. Raises UsageError (program, solver, tolerance, tokens, margins, epsilon)."""
     from verify.decide import competitor_count
 
     if tokens == "all":
@@ -55,11 +56,18 @@ def question_for(
         raise UsageError("give at least one margin between 0 and 1, and one tolerance")
     if len(set(margins)) != len(margins) or len(set(tolerances)) != len(tolerances):
         raise UsageError("a margin or a tolerance stands twice")
+    try:
+        epsilon = decimal_text(model.readout.epsilon)
+    except MalformedError as error:
+        raise UsageError(f"epsilon: {error}") from None
     names = {find_engine(program, solver, time_limit, t).name for t in tolerances}
     return Question(
         model=model.name,
         revision=model.revision,
         tensors={role: x.sha256 for role, x in tensor_ids(model.readout).items()},
+        norm=model.readout.norm,
+        gain_offset=model.readout.gain_offset,
+        epsilon=epsilon,
         competitors=competitor_count(model, competitors),
         program=program,
         domain=DOMAIN_OF[program].name,

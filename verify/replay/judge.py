@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verify.compare import POSED_WORD, VERDICT_WORD, exact_standing, judge, speakable
+from verify.compare import POSED_WORD, VERDICT_WORD, exact_standing, facts_of, judge, speakable
 from verify.posed import Posed
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Exactly:
     exact_margin: Fraction | None
     verdict: str
     posed: str
+    without_own_row: str
     judgement: str
 
 
@@ -37,13 +38,22 @@ class Judge:
         self._standings: dict[tuple[float, ...], tuple[Fraction, int]] = {}
 
     def __call__(self, token: int, margin: float, claim: str, x: tuple[float, ...] | None) -> Exactly:
-        """What is so of the claim, made with the point x, of this token at this margin."""
+        """What is so of the claim, made with the point x, of this token at this margin.
+
+        Raises VerifyError where exact facts contradict each other.
+        """
         question = self._question
         proved = speakable(self._claims(token, question.states))
-        posed = self._posed.feasible(question.program, token, margin)
         found, top = (None, None) if x is None else self._standing(token, x)
-        judgement = judge(question.program, claim, proved, found, posed)
-        return Exactly(top, found, VERDICT_WORD[proved], POSED_WORD[posed], judgement)
+        facts = facts_of(self._posed, question.program, token, margin, proved, found, x)
+        return Exactly(
+            exact_argmax=top,
+            exact_margin=found,
+            verdict=VERDICT_WORD[proved],
+            posed=POSED_WORD[facts.posed],
+            without_own_row=POSED_WORD[facts.without_own_row],
+            judgement=judge(claim, facts),
+        )
 
     def _standing(self, token: int, x: tuple[float, ...]) -> tuple[Fraction, int]:
         """Margin and row on top; margins and tolerances of one token often share a point."""

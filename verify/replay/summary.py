@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from verify.compare import (
@@ -15,6 +14,7 @@ from verify.compare import (
     RIGHT_AS_POSED,
     UNDECIDED,
     about_the_program,
+    keeps,
 )
 from verify.propose.field import GRIVAS
 
@@ -91,9 +91,8 @@ def missed(question: Question, rows: Iterable[Row]) -> tuple[int, int]:
 
     The token's own row, which no point keeps, is left out.
     """
-    points = [(Fraction(r.margin), r.exact_margin, r.x) for r in rows if r.x and r.exact_margin is not None]
-    wrong = sum(found < asked or any(abs(v) > question.box for v in x) for asked, found, x in points)
-    return len(points), wrong
+    points = [(r.margin, r.exact_margin, r.x) for r in rows if r.x and r.exact_margin is not None]
+    return len(points), sum(not keeps(question.program, *point) for point in points)
 
 
 def short(number: float | None) -> str:

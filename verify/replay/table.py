@@ -36,6 +36,7 @@ from verify.compare import (
 from verify.errors import MalformedError, ModelUnavailableError, OutputError, UsageError
 from verify.files import domain_path, write_atomically
 from verify.kernel.domain import parse_domain
+from verify.kernel.readout import NORMS
 from verify.propose.field import DOMAIN_OF, box_of
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
 
     from verify.kernel import Domain
 
-FORMAT = "verify-replay-2"
+FORMAT = "verify-replay-3"
 JUDGEMENTS = (AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, RIGHT_AS_POSED, UNDECIDED, NO_ANSWER)
 CLAIMS = ("feasible", "infeasible", "no answer")
 _SUFFIX, _FINISHED = ".tsv", ".tsv.gz"
 _RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7}))?")
 _COORDINATE = re.compile(r"[+-]|\.([0-9a-f]{16})")
+_EPSILON = re.compile(r"(0|[1-9][0-9]{0,199})(\.[0-9]{0,199}[1-9])?")
 _MOST_BYTES = 1 << 30
 _MOST_ROWS = 10_000_000
 
@@ -58,7 +60,8 @@ _MOST_ROWS = 10_000_000
 class Question:
     """What one table answers; two tables with the same question may be continued one by the other.
 
-    tensors: role -> SHA-256 of the model's tensors. competitors: rows 0 .. competitors - 1.
+    tensors: role -> SHA-256 of the model's tensors. norm, gain_offset, epsilon: the rest of its readout, as
+    in certificates; epsilon an exact decimal. competitors: rows 0 .. competitors - 1.
     version: of PuLP and the solver. tokens: as on the command line, such as `0-590` or `173,30208`.
     tolerances: of the solver on a constraint; None as the program was posed. margins: in logits, of the
     post's programs; of `grivas` the least radius, which is part of the program.
@@ -67,6 +70,9 @@ class Question:
     model: str
     revision: str | None
     tensors: dict[str, str]
+    norm: str
+    gain_offset: int
+    epsilon: str
     competitors: int
     program: str
     domain: str
@@ -83,6 +89,10 @@ class Question:
         hashes = [*self.tensors, *self.tensors.values()]
         if not all(isinstance(x, str) for x in (*texts, *hashes)) or type(self.competitors) is not int:
             raise ValueError("a part of the question is of the wrong kind")
+        if self.norm not in NORMS or type(self.gain_offset) is not int or self.gain_offset not in (0, 1):
+            raise ValueError("the norm or the gain offset is none that is known")
+        if not isinstance(self.epsilon, str) or not _EPSILON.fullmatch(self.epsilon):
+            raise ValueError("epsilon is not a plain exact decimal")
         if self.revision is not None and not isinstance(self.revision, str):
             raise ValueError("the revision is no text")
         if self.program not in DOMAIN_OF or DOMAIN_OF[self.program].name != self.domain:
@@ -118,7 +128,8 @@ class Row:
     status, claim, argmax, argmax_float32: as in `FieldAnswer`; seconds: writing the program and solving.
     x: the solver's point when feasible, as doubles. exact_argmax, exact_margin: the row on top at x, and
     the least l_t - l_j there. verdict: exact, in the program's domain. posed: whether the program as posed
-    has a solution (`feasible`, `infeasible`, `open`). judgement: a word of `verify.compare`.
+    has a solution (`feasible`, `infeasible`, `open`). without_own_row: whether it has one without the token's
+    own row; as `posed` where that row is not in it. judgement: a word of `verify.compare`.
     """
 
     token: int
@@ -132,6 +143,7 @@ class Row:
     exact_margin: Fraction | None
     verdict: str
     posed: str
+    without_own_row: str
     judgement: str
     seconds: float
     x: tuple[float, ...] | None
@@ -345,8 +357,10 @@ def _row(line: str, above: Row | None, question: Question) -> Row:
     cells = line.split("\t")
     if len(cells) != len(COLUMNS):
         raise ValueError(f"a line of {len(cells)} cells: {line[:60]!r}")
-    token, tolerance, margin, status, claim, a64, a32, top, exact, verdict, posed, judged, seconds, x = cells
-    words = ((claim, CLAIMS), (verdict, VERDICT_WORD.values()), (posed, POSED_WORD.values()))
+    token, tolerance, margin, status, claim, a64, a32, top, exact, verdict, posed, without, *rest = cells
+    judged, seconds, x = rest
+    solutions = tuple(POSED_WORD.values())
+    words = ((claim, CLAIMS), (verdict, VERDICT_WORD.values()), (posed, solutions), (without, solutions))
     if not all(word in known for word, known in (*words, (judged, JUDGEMENTS))):
         raise ValueError(f"an unknown word in {line[:60]!r}")
     return Row(
@@ -361,6 +375,7 @@ def _row(line: str, above: Row | None, question: Question) -> Row:
         exact_margin=_fraction(exact) if exact else None,
         verdict=verdict,
         posed=posed,
+        without_own_row=without,
         judgement=judged,
         seconds=float(seconds),
         x=_point(x, int(token), above, question.box),
