@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,12 +19,13 @@ from hub_server import COMMIT, SIGNATURE, HubServer, gpt2_folder, gpt2_tensors
 from safetensors.numpy import save_file
 from test_models import LLAMA, folder, llama, pack
 
-from verify.errors import ModelUnavailableError, UsageError
+from verify.errors import ModelUnavailableError, NotAtHandError, UsageError
 from verify.inventory import inventory
 from verify.models import Model, load_model
-from verify.models.hub import at_revision, split_hub_name
+from verify.models.hub import at_revision, find_snapshot, open_snapshot, split_hub_name
 from verify.models.hub import bar as hub_bar
 from verify.models.hub.errors import explain
+from verify.models.hub.snapshot import download
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -517,6 +519,21 @@ def test_torch_shards_go_by_the_names_of_the_index(hub: HubServer, here: list[fl
         torch.save(held, hub.root / shard)
     (hub.root / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
     expect_gpt2(load_model("gpt2"))
+
+
+def test_torch_shards_that_are_not_cached_are_not_at_hand(
+    hub: HubServer, here: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hub.root / "model.safetensors").unlink()
+    index = json.dumps({"weight_map": dict.fromkeys(gpt2_tensors(), "part.bin")})
+    (hub.root / "pytorch_model.bin.index.json").write_text(index)
+    (hub.root / "part.bin").write_bytes(b"")
+    snapshot = find_snapshot("gpt2", None)
+    download(snapshot, ["pytorch_model.bin.index.json"])
+    gone = replace(snapshot, unreachable=ConnectionError("offline"))
+    monkeypatch.setattr("verify.models.hub.weights.download", lambda *_: snapshot.folder)
+    with pytest.raises(NotAtHandError, match="not in the local cache"):
+        open_snapshot(gone)
 
 
 def test_models_lists_what_was_fetched_in_parts(tmp_path: Path, hub: HubServer, here: list[float]) -> None:

@@ -222,6 +222,31 @@ def test_processes_end_with_the_one_that_began_them(tmp_path: Path) -> None:
     raise AssertionError("the child outlived its parent")
 
 
+def test_no_process_takes_modules_from_the_working_directory(tmp_path: Path) -> None:
+    """That may be a stranger's folder of certificates."""
+    strange = tmp_path / "strange"
+    (strange / "multiprocessing").mkdir(parents=True)
+    (strange / "multiprocessing" / "__init__.py").write_text("raise SystemExit(9)")
+    # As the installed command starts: the working directory is not on its own path.
+    script = tmp_path / "start.py"
+    script.write_text(SAFE)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=strange, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "7 None\n"), done.stderr
+
+
+SAFE = """
+import os
+from verify.kernel.processes import processes
+
+if __name__ == "__main__":
+    with processes(1, os.getpid) as pool:
+        found = pool.submit(abs, -7).result()
+    print(found, os.environ.get("PYTHONSAFEPATH"))
+"""
+
+
 def test_a_whole_scan_is_checked_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through `check_ledger`, as `verify audit` does for a ledger of many rows."""
     model = load_model(str(square_checkpoint(tmp_path / "square")))

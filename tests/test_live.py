@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from conformance import CASES, build, save, wrong_readouts  # noqa: E402
 
 import verify  # noqa: E402
 from verify.errors import ModelUnavailableError, OutputError, UsageError  # noqa: E402
+from verify.kernel import Readout  # noqa: E402
 from verify.kernel.filter import as_float64  # noqa: E402
 from verify.models import load_model  # noqa: E402
 from verify.models.in_place import Seen, logits_at, probes, require_agreement  # noqa: E402
@@ -250,6 +252,41 @@ def test_a_residual_stream_of_zeros_is_looked_at_elsewhere(make: Callable[[], An
     head.register_forward_hook(lambda *args: 2 * args[2])
     with pytest.raises(ModelUnavailableError, match="own logits are not those of its readout"):
         verify.from_transformers(model)
+
+
+def test_a_clamp_just_below_the_largest_logit_is_found() -> None:
+    model = build(BY_NAME["llama-untied"])
+    readout = verify.from_transformers(model).readout
+    assert float(readout.epsilon) > 1e-3
+    largest = sqrt(readout.d) * float(np.linalg.norm(norm_rows(readout), axis=1).max())
+    model.get_output_embeddings().register_forward_hook(lambda *args: args[2].clamp(max=0.9999 * largest))
+    with pytest.raises(ModelUnavailableError, match="own logits are not those of its readout"):
+        verify.from_transformers(model)
+
+
+def norm_rows(readout: Readout) -> Any:
+    """Rows of the unembedding times the gain: at |z|^2 = d no logit is above sqrt(d) times their length."""
+    assert readout.gain is not None
+    assert readout.shift is None
+    assert readout.bias is None
+    return as_float64(readout.unembedding, 0, readout.vocabulary) * (
+        as_float64(readout.gain, 0, readout.d) + readout.gain_offset
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    model = build(BY_NAME["llama-untied"])
+    with torch.no_grad():
+        model.lm_head.weight[3, 1] = value
+    with pytest.raises(ModelUnavailableError, match=r"lm_head.weight.*(NaN|nan|infinite|finite)"):
+        verify.from_transformers(model)
+
+
+def test_large_weights_of_float64_are_looked_at_as_closely() -> None:
+    W = np.random.default_rng(5).normal(size=(9, 4))
+    small, large = (probes(in_memory(x, "rmsnorm", dtype="F64").readout) for x in (W, 1e200 * W))
+    assert np.allclose(small, large)
 
 
 @pytest.mark.parametrize(("value", "message"), [(0.0, "zeros enter the final norm"), (np.nan, "not finite")])

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def processes(count: int, prepare: Callable[..., None], *arguments: Any) -> Iterator[Executor]:
     """A pool of processes, each of which calls `prepare(*arguments)` first."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _begin, (os.getpid(), prepare, arguments))
     with _safe_path():
+        pool = ProcessPoolExecutor(count, context, _begin, (os.getpid(), prepare, arguments))
         try:
             yield pool
         except BaseException:
