@@ -14,6 +14,7 @@ import click
 
 from verify import __version__
 from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
+from verify.terminal import colour
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -88,7 +89,7 @@ def main() -> None:
             # A token's text may be one that the terminal's encoding has not.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(standalone_mode=False, color=colour())
     except (click.exceptions.Abort, KeyboardInterrupt):
         resumes = sys.argv[1:2] in (["scan"], ["replay"])
         _fail(f"interrupted; {_GOES_ON if resumes else _SAVED}", EXIT_INTERRUPTED)

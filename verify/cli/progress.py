@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify.terminal import error_console, watched
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,15 +21,14 @@ MANY = 20
 @contextlib.contextmanager
 def progress(what: str, total: int) -> Iterator[Any]:
     """A bar on a terminal's stderr for long work; what is printed meanwhile goes above it."""
-    if total <= MANY or not sys.stderr.isatty():
+    if total <= MANY or not watched(sys.stderr):
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Redirected output stays where the user sent it.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
+    with Progress(*columns, console=error_console(), redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
 
@@ -38,7 +39,7 @@ def phases(quiet: bool = False, unit: str = "tokens") -> Iterator[Any]:
 
     Yields tell(phase, done, total).
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not watched(sys.stderr):
 
         def line(what: str, done: int, total: int) -> None:
             if done == total and not quiet:
@@ -46,7 +47,6 @@ def phases(quiet: bool = False, unit: str = "tokens") -> Iterator[Any]:
 
         yield line
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -70,7 +70,7 @@ def phases(quiet: bool = False, unit: str = "tokens") -> Iterator[Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
+    with Progress(*columns, console=error_console(), redirect_stdout=sys.stdout.isatty()) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:

@@ -82,19 +82,16 @@ def command(
 
 def print_summary(summary: Summary, most: int = 10) -> None:
     """Tables for a terminal."""
-    import sys
-
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from verify.figures import approximate
     from verify.scan.summary import MEANING
+    from verify.terminal import console, table
 
     h = summary.header
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    on = console(160)
     title = f"{h.statement.model}, tokens {h.first} to {h.last}, domain {h.statement.domain.name}"
-    counts = Table("class", "tokens", "meaning", title=escape(title))
+    counts = table(on, "class", "tokens", "meaning", title=escape(title))
     for name, n in summary.counts.items():
         counts.add_row(name, f"{n:,}", MEANING[name])
     counts.add_section()
@@ -102,26 +99,28 @@ def print_summary(summary: Summary, most: int = 10) -> None:
     counts.add_row("", f"{summary.hard[1]:,}", "hard to speak as the model sees it (norm's image, biases in)")
     if summary.near_constant:
         counts.add_row("", f"{summary.near_constant:,}", "witness found needs near-constant residuals")
-    console.print(counts)
+    on.print(counts)
 
     def text(value: str | None) -> str:
         return "" if value is None else escape(repr(value))
 
     if summary.unspeakable:
-        lost = Table("token", "text", "class", "kind", "gap", "equal or heaviest row", title="unspeakable")
+        lost = table(
+            on, "token", "text", "class", "kind", "gap", "equal or heaviest row", title="unspeakable"
+        )
         for line in summary.unspeakable[: 4 * most]:
             r = line.row
             gap = f"{approximate(r.amount):.3g}" if r.amount else ""
             rival = f"{r.rival} {text(line.rival_text)}"
             lost.add_row(str(r.token), text(line.text), r.cls, r.kind or "", gap, rival)
         more = len(summary.unspeakable) - 4 * most
-        console.print(lost)
+        on.print(lost)
         if more > 0:
-            console.print(f"and {more} more: --most, --csv or --markdown list them")
-    thin = Table("token", "text", "class", "margin", "at most", "nearest rival", title="thinnest margins")
+            on.print(f"and {more} more: --most, --csv or --markdown list them")
+    thin = table(on, "token", "text", "class", "margin", "at most", "nearest rival", title="thinnest margins")
     for line in summary.thinnest(most):
         thin.add_row(*_thin_cells(line, text(line.text), text(line.rival_text)))
-    console.print(thin)
+    on.print(thin)
 
 
 def _thin_cells(line: Line, text: str, rival: str) -> tuple[str, ...]:
