@@ -56,7 +56,9 @@ def run(
     )
 
 
-def run_on_terminal(*arguments: Any, columns: int = 100, **environment: str) -> tuple[int, str]:
+def run_on_terminal(
+    *arguments: Any, environment: dict[str, str] | None = None, columns: int = 100
+) -> tuple[int, str]:
     """Exit code, and all that a terminal is sent, standard error included."""
     import fcntl
     import pty
@@ -72,7 +74,7 @@ def run_on_terminal(*arguments: Any, columns: int = 100, **environment: str) -> 
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=kept | {"TERM": "xterm"} | environment,
+            env=kept | {"TERM": "xterm"} | (environment or {}),
         )
     finally:
         os.close(theirs)

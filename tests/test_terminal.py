@@ -31,7 +31,7 @@ def test_tables_are_drawn_in_ascii_where_there_is_nothing_else(
 ) -> None:
     def told(*arguments: object) -> str:
         if form == "terminal":
-            code, text = run_on_terminal(*arguments, **ASCII)
+            code, text = run_on_terminal(*arguments, environment=ASCII)
             assert code == 0, text
             return COLOUR.sub("", text).replace("\r\n", "\n")
         done = run(*arguments, environment=ASCII)
@@ -56,7 +56,7 @@ def test_tables_are_drawn_in_ascii_where_there_is_nothing_else(
 
 
 def test_what_moves_on_a_terminal_is_drawn_in_ascii(foreign: Path, tmp_path: Path) -> None:
-    code, text = run_on_terminal("token", "1", "--model", foreign, "--out", tmp_path, **ASCII)
+    code, text = run_on_terminal("token", "1", "--model", foreign, "--out", tmp_path, environment=ASCII)
     assert code == 0
     assert "proposing and checking" in text
     assert "\\u28" not in text  # a spinner of braille dots
@@ -71,11 +71,15 @@ def test_a_verdict_is_coloured_on_terminals_that_want_it(
     model: Path, tmp_path: Path, command: str, environment: dict[str, str], coloured: bool
 ) -> None:
     if command == "token":
-        code, text = run_on_terminal("token", "2", "--model", model, "--out", tmp_path, **environment)
+        code, text = run_on_terminal(
+            "token", "2", "--model", model, "--out", tmp_path, environment=environment
+        )
         word = "UNSPEAKABLE"
     else:
         file = claims(tmp_path, 'verdict = "unspeakable"')
-        code, text = run_on_terminal("claims", file, "--model-dir", f"square={model}", **environment)
+        code, text = run_on_terminal(
+            "claims", file, "--model-dir", f"square={model}", environment=environment
+        )
         word = "CONFIRMED"
     assert code == 0, text
     assert re.search(rf"\x1b\[3[12]m{word}", text) is not None if coloured else COLOUR.search(text) is None
