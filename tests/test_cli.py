@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,44 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert child.returncode == 130
     assert "interrupted" in stderr
     assert [p for p in out.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments"),
+    [
+        # While modules are imported.
+        ("click.py", ["-m", "verify", "--help"]),
+        ("click.py", ["-c", "from verify.__main__ import main; main()", "--help"]),
+        # While Python takes itself apart.
+        ("sitecustomize.py", ["-m", "verify", "--help"]),
+    ],
+)
+def test_an_interruption_at_the_start_or_the_end_is_quiet(
+    tmp_path: Path, stage: str, arguments: list[str]
+) -> None:
+    wait = "import sys, time; print('HERE', file=sys.stderr, flush=True); time.sleep(30)"
+    program = f"import atexit; atexit.register(lambda: exec({wait!r}))" if stage != "click.py" else wait
+    (tmp_path / stage).write_text(program)
+    root = str(Path(verify.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "HERE\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read() == ""
+    # A shell shows 130 for both.
+    assert child.returncode == (130 if stage == "click.py" else -signal.SIGINT)
+
+
+def test_the_installed_command_is_the_one_that_heeds_interruptions() -> None:
+    project = tomllib.loads((Path(verify.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"verify": "verify.__main__:main"}
 
 
 @pytest.mark.parametrize(
