@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,38 @@ def test_a_verdict_is_coloured_on_terminals_that_want_it(
 
 def test_a_verdict_in_a_file_has_no_colour(model: Path, tmp_path: Path) -> None:
     assert "\x1b" not in run("token", "2", "--model", model, "--out", tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("bundle",), ("convert", "--multipliers", "support"), ("export", "--format", "vipr")]
+)
+def test_files_are_not_written_to_a_terminal(model: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    told = run("token", "2", "--domain", "direction", "--model", model, "--out", tmp_path / "o")
+    saved = re.search(r"^certificate +(.*)$", told.stdout, re.M)
+    assert saved is not None
+    whole = (command[0], saved[1], "--model", model, *command[1:])
+    code, text = run_on_terminal(*whole)
+    assert code == 2
+    assert len(text.splitlines()) == 1
+    assert "give -o FILE, or redirect" in text
+    piped = run(*whole)
+    assert piped.returncode == 0
+    assert len(piped.stdout) > 500
+    code, text = run_on_terminal(*whole, "-o", tmp_path / "written")
+    assert code == 0, text
+    assert (tmp_path / "written").read_text() == piped.stdout
+
+
+def test_every_exit_code_is_in_the_help() -> None:
+    told = " ".join(run("--help").stdout.split("Exit codes:")[1].split())
+    assert [int(code) for code in re.findall(r"(\d+) [a-z]", told)] == [0, 1, 2, 3, 4, 5, 70, 130, 141]
+
+
+def test_a_reader_who_goes_away_is_no_verdict(model: Path) -> None:
+    """`verify models | true`: not 1, which means refuted."""
+    command = [sys.executable, "-m", "verify", "models", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        _, told = child.communicate(timeout=60)
+    assert (child.returncode, told) == (141, "")

@@ -1,7 +1,7 @@
 """GLUE. The command line: one module a command. No mathematics.
 
 Exit codes: decided or accepted 0, refuted 1, usage 2, undecided 3, malformed 4, model or resource
-unavailable 5, internal error 70, interrupted 130.
+unavailable 5, internal error 70, interrupted 130, the reader of a pipe went away 141.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Lazy(click.Group):
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 decided or accepted, 1 refuted, 2 usage, 3 undecided, 4 malformed, "
-    "5 model or resource unavailable, 70 internal error, 130 interrupted.",
+    "5 model or resource unavailable, 70 internal error, 130 interrupted, 141 a pipe was closed.",
 )
 @click.version_option(__version__, package_name="unspeakable", prog_name="verify")
 def command() -> None:
@@ -72,8 +72,9 @@ def command() -> None:
     verify say CERT.json                            put its witness into the real model: what does it say?
     verify claims CLAIMS.toml                       published claims: confirmed, refuted, undecided, unchecked
     verify show CERT.json                           read one
-    verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone
-    verify bundle CERT.json                         a file that is checked without the weights
+    verify convert CERT.json --multipliers support -o SMALL.json
+                                                    store the multipliers in full, or the support alone
+    verify bundle CERT.json -o BUNDLE.json          a file that is checked without the weights
     verify export CERT.json -o CERT.vipr            for a foreign checker of exact linear programs
     verify index DIR                                write an index page and SHA256SUMS
     verify pack MODEL -o FILE.safetensors           the readout alone, in one file
