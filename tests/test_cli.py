@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pulp
 import pytest
 from command import WORDS, run
 
@@ -70,6 +71,7 @@ def test_a_duplicate_is_named_as_equal_rows(model: Path, tmp_path: Path) -> None
         (("token", "1", "--domain", "sphere"), 2, "unknown domain"),
         (("token", "1", "--proposer", "oracle"), 2, "oracle"),
         (("token", "1", "--proposer", "pulp", "--solver", "NOSUCH"), 2, "available"),
+        (("token", "1", "--time-limit", "5"), 2, "goes with --compare"),
         (("token", "1", "--out", "/dev/null/x"), 5, "--out"),
         (("frobnicate",), 2, "No such command"),
     ],
@@ -348,6 +350,32 @@ def test_compare_judges_the_field_s_programs(model: Path, tmp_path: Path) -> Non
     rows = [json.loads(x)["compare"] for x in told.stdout.splitlines() if x.startswith('{"compare"')]
     assert [r["program"] for r in rows] == ["post", "post-without-own-row", "grivas"]
     assert {r["exact_verdict"] for r in rows} == {"unspeakable"}
+
+
+@pytest.mark.parametrize("command", [("token", "1", "--compare"), ("replay", "post", "--tokens", "1")])
+@pytest.mark.parametrize("limit", ["nan", "inf", "-inf", "-1", "0", "soon"])
+def test_a_time_limit_is_a_number_of_seconds(command: tuple[str, ...], limit: str, tmp_path: Path) -> None:
+    """Said before the model is looked for."""
+    told = run(*command, "--model", "nowhere/at-all", "--time-limit", limit, cwd=tmp_path)
+    assert told.returncode == 2
+    assert "--time-limit" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_time_limit_that_was_reached_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(_: object, program: Any) -> None:
+        time.sleep(0.1)
+        program.assignStatus(pulp.LpStatusNotSolved, pulp.LpSolutionNoSolutionFound)
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", slow)
+    command = ("token", "2", "--model", str(model), "--out", str(tmp_path), "--compare", "--time-limit")
+    for limit, said in (("0.1", 3), ("1000", 0)):
+        verify.cli.command.main((*command, limit), standalone_mode=False)
+        told = " ".join(capsys.readouterr().out.split())
+        assert told.count("no answer") >= 3
+        assert told.count("time limit of 0.1 s reached") == said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,23 @@ def stated_model_option(command: Any) -> Any:
     """--model of a command on saved evidence, which names its own model; with --revision and --token-env."""
     about = "Bundled name, folder, file or hub name, instead of the one named inside."
     return _model_option(None, about)(hub_options(command))
+
+
+class _Seconds(click.FloatRange):
+    """A time limit: click's own ranges let NaN and infinity through."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds; leave the option out for no limit.", param, ctx)
+        return seconds
+
+
+def time_limit_option(about: str) -> Callable[[Any], Any]:
+    """--time-limit, a finite number of seconds."""
+    return click.option("--time-limit", type=_Seconds(min=0.1), metavar="SECONDS", default=None, help=about)
 
 
 readout_option = click.option(

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verify.cli.options import competitors_option, decided_model_option, stated_model_option
+from verify.cli.options import (
+    competitors_option,
+    decided_model_option,
+    stated_model_option,
+    time_limit_option,
+)
 from verify.cli.progress import phases
 from verify.errors import EXIT_DECIDED, UsageError
 
@@ -51,7 +56,7 @@ def _program(name: str, about: str) -> None:
         help="Of the solver on a constraint, HiGHS and CBC only. [as the program was posed]",
     )
     @click.option("--solver", default=None, help="One that PuLP finds. [HiGHS]")
-    @click.option("--time-limit", type=click.FloatRange(min=0.1), default=None, help="Seconds a program.")
+    @time_limit_option("Of the solver on each program.")
     @competitors_option
     @click.option("--out", default="replay", show_default=True, metavar="DIR", help="Folder for tables.")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object a tolerance and margin.")

@@ -15,6 +15,7 @@ from verify.cli.options import (
     decided_model_option,
     domain_option,
     readout_option,
+    time_limit_option,
 )
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from verify.propose import NAMES
@@ -65,9 +66,7 @@ _WIDTH = 200
 )
 @click.option("--solver", default=None, help="PuLP solver for the pulp proposer and --compare. [HiGHS]")
 @click.option("--compare", is_flag=True, help="Also run the field's float programs as posed, over all rows.")
-@click.option(
-    "--time-limit", type=click.FloatRange(min=0.1), default=None, help="Seconds a program for --compare."
-)
+@time_limit_option("Of the solver on each program of --compare.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and domain.")
 @by_hand_options
 def command(
@@ -85,6 +84,8 @@ def command(
 
     if compare and len(tokens) > 1:
         raise UsageError("--compare runs for minutes a token: give it one token")
+    if options["time_limit"] is not None and not compare:
+        raise UsageError("--time-limit goes with --compare: the exact search has none")
     loaded = load_model(model, overrides=by_hand(options), readout=options["readout"])
     chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
     domains = len(ALL_DOMAINS) if options["domain"] == "all" else 1
@@ -169,7 +170,9 @@ def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], a
             if as_json:
                 click.echo(json.dumps({"compare": row.to_json()}))
             seconds = f"{row.build_seconds + row.seconds:.1f}"
+            why = row.status if row.claim == "no answer" else ""
+            note = "; ".join(x for x in (why, row.note) if x)
             cells = (row.program, row.domain, str(row.rows), row.solver, seconds, row.claim)
-            shown.add_row(*cells, row.exact_verdict, row.posed, row.judgement, row.note)
+            shown.add_row(*cells, row.exact_verdict, row.posed, row.judgement, note)
     if not as_json:
         on.print(shown)
