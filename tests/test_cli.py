@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ import verify.cli
 from verify.decision import Decision
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
-from verify.render import decision_lines
+from verify.kernel import Speakable
+from verify.render import decision_lines, short_exact
 
 
 def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path) -> None:
@@ -41,6 +44,17 @@ def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path)
     shown = run("show", out / files[-1])
     assert shown.returncode == 0
     assert "verify audit" in shown.stdout
+
+
+def test_an_exact_margin_is_called_hexadecimal(model: Path) -> None:
+    told = run("token", "1", "--model", model, cwd=model.parent).stdout
+    shown = re.search(r"exactly ([0-9a-f]+/[0-9a-f]+) \(hexadecimal\)", told)
+    assert shown is not None, told
+    (decision,) = verify.token(1, str(model))
+    assert isinstance(decision.claim, Speakable)
+    p, q = (int(part, 16) for part in shown[1].split("/"))
+    assert Fraction(p, q) == decision.claim.margin
+    assert short_exact("a" * 40 + "/" + "1" * 40) == "a" * 20 + "..." + "1" * 12 + " (hexadecimal, 80 digits)"
 
 
 def test_json_has_one_object_a_domain_with_the_promised_keys(model: Path, tmp_path: Path) -> None:
