@@ -148,10 +148,13 @@ def by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
     given = ReadoutOverrides(**{name: options[name] for name in names})
     file = options["readout_file"]
     if file is None:
+        given.exact_epsilon()  # an error before any model is looked for
         return None if given.empty else given
     if not given.empty:
         raise UsageError(
             "--readout-file describes the whole readout: leave --unembedding and the other flags out, or "
             "write all of it in flags"
         )
-    return ReadoutOverrides.from_toml(file)
+    described = ReadoutOverrides.from_toml(file)
+    described.exact_epsilon()
+    return described
