@@ -81,6 +81,11 @@ def test_a_duplicate_is_named_as_equal_rows(model: Path, tmp_path: Path) -> None
     [
         (("token", "no such text"), 2, "not the text of one token"),
         (("token", "99"), 2, "out of range"),
+        (("token", "-5"), 2, "token id -5 is out of range: ids are 0 to 5"),
+        (("token", "1", "-17", "--domain", "all"), 2, "token id -17 is out of range: ids are 0 to 5"),
+        (("token", "--domain", "all", "--", "-5"), 2, "token id -5 is out of range: ids are 0 to 5"),
+        (("token", "1", "-5x"), 2, "No such option"),
+        (("token", "1", "-x"), 2, "No such option"),
         (("token", "1", "--domain", "box:1.50"), 2, "without trailing zeros"),
         (("token", "1", "--domain", "sphere"), 2, "unknown domain"),
         (("token", "1", "--proposer", "oracle"), 2, "oracle"),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from verify.cli.options import stated_model_option
+from verify.cli.options import TokensCommand, stated_model_option
 
 
 @click.command(
     "extract",
+    cls=TokensCommand,
     epilog="\b\nExamples:\n"
     "  verify extract verify-ledgers/whisper-tiny.en/readout.ledger 14531 41551\n"
     "  verify extract verify-ledgers/whisper-tiny.en/free.ledger 100 --out evidence",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from verify.models import ReadoutOverrides
 
 
+_NEGATIVE = re.compile(r"-[0-9]+")
 _REVISION = click.option(
     "--revision",
     is_eager=True,
@@ -92,6 +94,22 @@ class _Seconds(click.FloatRange):
 def time_limit_option(about: str) -> Callable[[Any], Any]:
     """--time-limit, a finite number of seconds."""
     return click.option("--time-limit", type=_Seconds(min=0.1), metavar="SECONDS", default=None, help=about)
+
+
+class TokensCommand(click.Command):
+    """A command with tokens as arguments: -5 is a (bad) token there, not an unknown option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Ask again with negative numbers after `--`, where click takes one for an option."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            if not error.option_name[1:].isdigit():
+                raise
+        end = args.index("--") if "--" in args else len(args)
+        numbers = [arg for arg in args[:end] if _NEGATIVE.fullmatch(arg)]
+        others = [arg for arg in args[:end] if arg not in numbers]
+        return super().parse_args(ctx, [*others, "--", *numbers, *args[end + 1 :]])
 
 
 readout_option = click.option(

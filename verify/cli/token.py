@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verify.cli.options import (
+    TokensCommand,
     by_hand,
     by_hand_options,
     competitors_option,
@@ -31,6 +32,7 @@ _WIDTH = 200
 
 @click.command(
     "token",
+    cls=TokensCommand,
     epilog="\b\nExamples:\n"
     "  verify token 30208\n"
     '  verify token " externalTo" --model whisper-tiny.en --domain all\n'
