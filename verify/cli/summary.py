@@ -51,11 +51,13 @@ def command(
     from verify.files import write_atomically
     from verify.recheck import Auditor
     from verify.scan import summary as pages
-    from verify.scan.folder import find_ledgers
+    from verify.scan.folder import find_ledgers, find_unfinished
 
     ledgers = find_ledgers(folder)
+    unfinished = [x.unfinished() for x in find_unfinished(folder)]
     if not ledgers:
-        raise UsageError(f"no finished ledger in {folder}: give the --out folder of a `verify scan`")
+        none = f"no finished ledger in {folder}: give the --out folder of a `verify scan`"
+        raise UsageError("\n".join(unfinished) or none)
     if (csv_path or parquet) and len(ledgers) > 1:
         raise UsageError(f"{folder} holds {len(ledgers)} ledgers; a table is of one: name its folder")
     auditor = Auditor(model)
@@ -72,6 +74,8 @@ def command(
         if len(subjects) > 1:
             raise UsageError(f"{folder} holds ledgers of several models; a page is of one")
         write_atomically(markdown, pages.markdown(found, most).encode())
+    for line in unfinished:
+        click.echo(f"note: {line}", err=True)
     for ledger, summary in zip(ledgers, found, strict=True):
         if as_json:
             click.echo(json.dumps({"ledger": str(ledger.path), **pages.as_json(summary, most)}))
