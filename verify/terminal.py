@@ -10,6 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -52,23 +54,32 @@ def table(on: Console, *names: str, title: str | None = None) -> Table:
 
 
 @contextlib.contextmanager
-def spinner(what: str, doing: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """A line on a terminal's standard error while work is going on; nothing elsewhere.
+def spinner(
+    what: str, doing: str, quiet: bool = False, lines: bool = False
+) -> Iterator[Callable[[str], None]]:
+    """A line on a terminal's standard error while work is going on; elsewhere nothing, or `lines`.
 
     Yields what changes its second half.
     """
-    if quiet or not watched(sys.stderr):
-        yield lambda _: None
-        return
-    from rich.text import Text
 
-    def line(doing: str) -> Text:
+    def line(doing: str) -> str:
         text = f"{what}: {doing} ..."
-        return Text(text if text.isprintable() else ascii(text)[1:-1])
+        return text if text.isprintable() else ascii(text)[1:-1]
 
-    on = error_console()
-    with on.status(line(doing), spinner="line" if on.options.ascii_only else "dots") as status:
-        yield lambda doing: status.update(line(doing))
+    if not quiet and watched(sys.stderr):
+        from rich.text import Text
+
+        on = error_console()
+        with on.status(Text(line(doing)), spinner="line" if on.options.ascii_only else "dots") as status:
+            yield lambda doing: status.update(Text(line(doing)))
+        return
+
+    def say(doing: str) -> None:
+        if lines and not quiet:
+            click.echo(line(doing), err=True)
+
+    say(doing)
+    yield say
 
 
 def _console(**options: Any) -> Console:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from verify.replay import Question, Row
 
 _MARGINS = "1e-9,1e-8,1.00e-7,1.01e-7,1e-6,1e-5,1e-4,1e-3"
+_BEGIN = "asking {} about {} programs; what is answered is kept, and the same command goes on from there"
 _TABLES = click.argument(
     "tables", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TABLE..."
 )
@@ -83,7 +84,8 @@ def _program(name: str, about: str) -> None:
         )
         require_writable(Path(out))
         table = Table.below(Path(out), question)
-        with phases(quiet=as_json, unit="answers") as tell:
+        begin = partial(_BEGIN.format, question.solver)
+        with phases(quiet=as_json, unit="answers", begin=begin) as tell:
             rows = replay(
                 loaded,
                 question,

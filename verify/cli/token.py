@@ -166,7 +166,8 @@ def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], a
     names = ("program", "domain", "rows", "solver", "seconds", "claims")
     on = console(_WIDTH)
     shown = table(on, *names, "exact", "as posed", "judgement", "note")
-    with spinner("the field's programs over all rows (minutes)", "proposing and checking", as_json) as say:
+    what, doing = "the field's programs over all rows (minutes)", f"asking {options['solver'] or 'HiGHS'}"
+    with spinner(what, doing, as_json, lines=True) as say:
         for row in compare(model.readout, token, count, exact, options["solver"], options["time_limit"]):
             say(f"{row.program}: {row.judgement}")
             if as_json:
