@@ -75,7 +75,7 @@ norm_gain = "final.scale"
 # norm_shift = "final.offset"
 # logit_bias = "out.bias"
 # gain_offset = 1            # where the checkpoint stores the gain less 1, as Gemma does
-epsilon = 1e-6               # read exactly
+epsilon = 1e-6               # read exactly; 0, or from 1e-200 to below 1e200
 ```
 
 Flags and file exclude each other. Nothing but `verify say` compares a description with the model's own code,

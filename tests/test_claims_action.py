@@ -173,6 +173,8 @@ def test_the_pre_commit_hook_runs_the_command(paper: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     used = yaml.safe_load(block("pre-commit"))["repos"][0]["hooks"][0]
     assert hook["id"] == used["id"] == "verify-claims"
+    # pre-commit hides what a hook that passes has printed; an UNCHECKED claim passes.
+    assert hook["verbose"] is True
     # In `args`, so that a user's own take their place.
     options: list[str] = hook["args"]
     verify, name = hook["entry"].split()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pulp
 import pytest
 from command import WORDS, run
 
@@ -23,7 +27,8 @@ import verify.cli
 from verify.decision import Decision
 from verify.errors import MalformedError, OutputError, RefutedError
 from verify.files import write_atomically
-from verify.render import decision_lines
+from verify.kernel import Speakable
+from verify.render import decision_lines, short_exact
 
 
 def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path) -> None:
@@ -39,6 +44,17 @@ def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path)
     shown = run("show", out / files[-1])
     assert shown.returncode == 0
     assert "verify audit" in shown.stdout
+
+
+def test_an_exact_margin_is_called_hexadecimal(model: Path) -> None:
+    told = run("token", "1", "--model", model, cwd=model.parent).stdout
+    shown = re.search(r"exactly ([0-9a-f]+/[0-9a-f]+) \(hexadecimal\)", told)
+    assert shown is not None, told
+    (decision,) = verify.token(1, str(model))
+    assert isinstance(decision.claim, Speakable)
+    p, q = (int(part, 16) for part in shown[1].split("/"))
+    assert Fraction(p, q) == decision.claim.margin
+    assert short_exact("a" * 40 + "/" + "1" * 40) == "a" * 20 + "..." + "1" * 12 + " (hexadecimal, 80 digits)"
 
 
 def test_json_has_one_object_a_domain_with_the_promised_keys(model: Path, tmp_path: Path) -> None:
@@ -65,10 +81,16 @@ def test_a_duplicate_is_named_as_equal_rows(model: Path, tmp_path: Path) -> None
     [
         (("token", "no such text"), 2, "not the text of one token"),
         (("token", "99"), 2, "out of range"),
+        (("token", "-5"), 2, "token id -5 is out of range: ids are 0 to 5"),
+        (("token", "1", "-17", "--domain", "all"), 2, "token id -17 is out of range: ids are 0 to 5"),
+        (("token", "--domain", "all", "--", "-5"), 2, "token id -5 is out of range: ids are 0 to 5"),
+        (("token", "1", "-5x"), 2, "No such option"),
+        (("token", "1", "-x"), 2, "No such option"),
         (("token", "1", "--domain", "box:1.50"), 2, "without trailing zeros"),
         (("token", "1", "--domain", "sphere"), 2, "unknown domain"),
         (("token", "1", "--proposer", "oracle"), 2, "oracle"),
         (("token", "1", "--proposer", "pulp", "--solver", "NOSUCH"), 2, "available"),
+        (("token", "1", "--time-limit", "5"), 2, "goes with --compare"),
         (("token", "1", "--out", "/dev/null/x"), 5, "--out"),
         (("frobnicate",), 2, "No such command"),
     ],
@@ -212,6 +234,44 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stage", "arguments"),
+    [
+        # While modules are imported.
+        ("click.py", ["-m", "verify", "--help"]),
+        ("click.py", ["-c", "from verify.__main__ import main; main()", "--help"]),
+        # While Python takes itself apart.
+        ("sitecustomize.py", ["-m", "verify", "--help"]),
+    ],
+)
+def test_an_interruption_at_the_start_or_the_end_is_quiet(
+    tmp_path: Path, stage: str, arguments: list[str]
+) -> None:
+    wait = "import sys, time; print('HERE', file=sys.stderr, flush=True); time.sleep(30)"
+    program = f"import atexit; atexit.register(lambda: exec({wait!r}))" if stage != "click.py" else wait
+    (tmp_path / stage).write_text(program)
+    root = str(Path(verify.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "HERE\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read() == ""
+    # A shell shows 130 for both.
+    assert child.returncode == (130 if stage == "click.py" else -signal.SIGINT)
+
+
+def test_the_installed_command_is_the_one_that_heeds_interruptions() -> None:
+    project = tomllib.loads((Path(verify.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"verify": "verify.__main__:main"}
+
+
+@pytest.mark.parametrize(
     ("word", "said"), [("scan", "goes on"), ("replay", "goes on"), ("token", "saved"), ("audit", "saved")]
 )
 def test_what_an_interruption_leaves_is_told(
@@ -309,6 +369,32 @@ def test_compare_judges_the_field_s_programs(model: Path, tmp_path: Path) -> Non
     rows = [json.loads(x)["compare"] for x in told.stdout.splitlines() if x.startswith('{"compare"')]
     assert [r["program"] for r in rows] == ["post", "post-without-own-row", "grivas"]
     assert {r["exact_verdict"] for r in rows} == {"unspeakable"}
+
+
+@pytest.mark.parametrize("command", [("token", "1", "--compare"), ("replay", "post", "--tokens", "1")])
+@pytest.mark.parametrize("limit", ["nan", "inf", "-inf", "-1", "0", "soon"])
+def test_a_time_limit_is_a_number_of_seconds(command: tuple[str, ...], limit: str, tmp_path: Path) -> None:
+    """Said before the model is looked for."""
+    told = run(*command, "--model", "nowhere/at-all", "--time-limit", limit, cwd=tmp_path)
+    assert told.returncode == 2
+    assert "--time-limit" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_time_limit_that_was_reached_is_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(_: object, program: Any) -> None:
+        time.sleep(0.1)
+        program.assignStatus(pulp.LpStatusNotSolved, pulp.LpSolutionNoSolutionFound)
+
+    monkeypatch.setattr(pulp.HiGHS, "actualSolve", slow)
+    command = ("token", "2", "--model", str(model), "--out", str(tmp_path), "--compare", "--time-limit")
+    for limit, said in (("0.1", 3), ("1000", 0)):
+        verify.cli.command.main((*command, limit), standalone_mode=False)
+        told = " ".join(capsys.readouterr().out.split())
+        assert told.count("no answer") >= 3
+        assert told.count("time limit of 0.1 s reached") == said
 
 
 @pytest.mark.parametrize(

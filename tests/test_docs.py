@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from built_models import model
 
 from verify.errors import RefutedError
+from verify.extras import EXTRAS
 from verify.kernel import from_bytes, prove
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -42,3 +44,16 @@ def test_the_readme_s_output_is_of_this_program() -> None:
     render = (DOCS.parent / "verify" / "render.py").read_text()
     for label in {line[:20].strip() for line in block.splitlines()}:
         assert f'"{label}"' in render
+
+
+def test_what_messages_tell_to_install_is_what_the_extras_ask_for() -> None:
+    asked = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {name: list(wanted) for name, wanted in EXTRAS.items()} == {
+        name: wanted for name, wanted in asked.items() if name != "test"
+    }
+
+
+def test_nobody_is_sent_to_a_package_index_for_this_package() -> None:
+    """It is installed from a checkout: `pip install unspeakable[torch]` finds nothing, or somebody else's."""
+    texts = [*DOCS.rglob("*.md"), *(DOCS.parent / "verify").rglob("*.py")]
+    assert [str(p) for p in texts if re.search(r"pip install.*unspeakable", p.read_text())] == []

@@ -110,8 +110,28 @@ def test_offline_and_not_cached_is_one_clear_line(tmp_path: Path) -> None:
         answer = ask("org/absent", tmp_path, **environment)
         assert answer.text.startswith("NotAtHandError 'org/absent'")
         assert "pass a folder" in answer.text
+        offline = "HF_HUB_OFFLINE" in environment
+        assert ("offline mode is on: unset HF_HUB_OFFLINE, run `hf download" in answer.text) == offline
+        assert ("the hub cannot be reached; connect, run" in answer.text) != offline
         assert "\n" not in answer.text
         assert answer.seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("whisper-tiny", True),
+        ("whisper_tiny.en", True),
+        ("Whisper-Tiny.en", True),
+        ("openai/whisper-tiny.en@main", True),
+        ("whisper tiny.en", True),  # no hub name
+        ("whisper-small.en", False),
+        ("gpt2", False),
+    ],
+)
+def test_a_bundled_name_that_is_nearly_right_is_guessed(tmp_path: Path, name: str, near: bool) -> None:
+    answer = ask(name, tmp_path, HF_HUB_OFFLINE="1")
+    assert ("(did you mean whisper-tiny.en?)" in answer.text) == near
 
 
 def verify(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -365,7 +385,7 @@ def test_damaged_cache(
         file.write_bytes(bad)
         with monkeypatch.context() as patch:
             patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-            with pytest.raises(ModelUnavailableError):
+            with pytest.raises(ModelUnavailableError, match="offline mode is on: unset HF_HUB_OFFLINE"):
                 load_model("gpt2")
         file.write_bytes(bad)
         expect_gpt2(load_model("gpt2"))

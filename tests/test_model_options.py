@@ -92,6 +92,29 @@ def test_a_readout_in_a_file_is_that_of_the_flags(verb: str, tmp_path: Path) -> 
         call(verb, *rest, "--out", tmp_path / "o", "--readout-file", tmp_path / "absent.toml")
 
 
+@pytest.mark.parametrize("verb", ["token", "scan"])
+@pytest.mark.parametrize(
+    ("epsilon", "words"),
+    [
+        *((x, "out of range: it is 0, or from 1e-200 to below 1e200") for x in ("1e300", "1e200", "1e-201")),
+        ("-1e-5", "negative"),
+        ("1e5000", "not a decimal number"),
+        ("nan", "not a decimal number"),
+    ],
+)
+def test_an_epsilon_out_of_range_is_refused_before_the_model_is_looked_for(
+    tmp_path: Path, verb: str, epsilon: str, words: str
+) -> None:
+    flags = {**HAND, "epsilon": epsilon}
+    (tmp_path / "r.toml").write_text("".join(f'{key} = "{value}"\n' for key, value in flags.items()))
+    for described in (
+        [x for key, value in flags.items() for x in (f"--{key.replace('_', '-')}", value)],
+        ["--readout-file", tmp_path / "r.toml"],
+    ):
+        with pytest.raises(UsageError, match=words):
+            call(verb, *(["1"] if verb == "token" else []), "--model", "nowhere/at-all", *described)
+
+
 def test_a_pack_says_what_to_do_instead(tmp_path: Path, model: Path) -> None:
     file, packed = tmp_path / "readout.toml", tmp_path / "square.safetensors"
     file.write_text('unembedding = "w"\nnorm = "none"\n')

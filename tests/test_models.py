@@ -380,6 +380,8 @@ REFUSED: dict[str, tuple[object, Arrays, str]] = {
     "weights_named_by_a_number": (changed(LLAMA, transformers_weights=1), llama(), "loaders read instead"),
     "scale_with_bias": (changed(BERT, logit_scale=2), bert(np.ones(V, np.float32)), "logit bias"),
     "epsilon_negative": (changed(LLAMA, rms_norm_eps=-1e-5), llama(), "negative"),
+    "epsilon_large": (changed(LLAMA, rms_norm_eps=1e300), llama(), "out of range: it is 0, or from 1e-200"),
+    "epsilon_small": (changed(LLAMA, rms_norm_eps=1e-201), llama(), "out of range: it is 0, or from 1e-200"),
     "epsilon_text": (changed(LLAMA, rms_norm_eps="1e-5"), llama(), "expected a number"),
     "epsilon_true": (changed(LLAMA, rms_norm_eps=True), llama(), "expected a number"),
     "epsilon_nan": (json.dumps(LLAMA).replace("1e-05", "NaN"), llama(), "NaN is not a number"),
@@ -566,6 +568,8 @@ def test_unknown_architecture_lists_candidates_and_takes_a_description(tmp_path:
         (ReadoutOverrides("lm_head.weight", "none", epsilon="1e-5"), "--epsilon"),
         (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="-1"), "negative"),
         (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="1_0"), "--epsilon"),
+        (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="1e200"), "out of range"),
+        (ReadoutOverrides("lm_head.weight", "rmsnorm", epsilon="1.1e-200"), "out of range"),
         (ReadoutOverrides("lm_head.wait", "none"), "near it: 'lm_head.weight'"),
         (ReadoutOverrides("lm_head.weight", "none", norm_gain="x"), "--norm-gain"),
         (ReadoutOverrides("lm_head.weight", "none", gain_offset=1), "gain offset"),
@@ -657,7 +661,7 @@ def test_what_no_description_in_toml_is(tmp_path: Path, text: str, message: str)
         ReadoutOverrides.from_toml(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize("epsilon", ["nan", "inf", "-1e-5", "1_0.0", "1e9999"])
+@pytest.mark.parametrize("epsilon", ["nan", "inf", "-1e-5", "1_0.0", "1e9999", "1e300"])
 def test_toml_numbers_that_no_epsilon_is(tmp_path: Path, epsilon: str) -> None:
     (tmp_path / "r.toml").write_text(f"unembedding = 'lm_head.weight'\nnorm = 'rmsnorm'\nepsilon = {epsilon}")
     overrides = ReadoutOverrides.from_toml(tmp_path / "r.toml")

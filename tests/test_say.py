@@ -437,7 +437,7 @@ def test_without_the_packages(gpt2: tuple[Path, Decision], monkeypatch: pytest.M
     for name in ("torch", "transformers"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, name, None)
-            with pytest.raises(ModelUnavailableError, match=r'needs .*pip install "unspeakable\[torch\]"'):
+            with pytest.raises(ModelUnavailableError, match=r'needs .*: pip install "torch>=2.6" "tr'):
                 verify.say(str(decision.path), str(folder))
 
 

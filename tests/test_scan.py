@@ -170,6 +170,42 @@ def test_an_interrupted_scan_goes_on(tmp_path: Path, real_model: Callable[[str],
     assert scan(model, "readout", tmp_path).resumed == 445
 
 
+def test_what_is_said_of_an_unfinished_scan(tmp_path: Path) -> None:
+    """How far it is and how it goes on, from its journal, which a running scan may be writing."""
+    model = square_checkpoint(tmp_path / "square")
+    out = tmp_path / "out"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "checking":
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        scan(str(model), "readout", out, workers=1, tokens=(0, 4), tell=stop)
+    folder = LedgerFolder.below(out, "square", "readout")
+    lines = (folder.path / JOURNAL).read_bytes().splitlines(keepends=True)
+    for torn, words in (
+        (b"".join(lines), "5 of 5 tokens done"),
+        (b"".join(lines[:3]) * 2 + lines[3][:-1], "3 of 5 tokens done"),
+        (b"", "0 of 5 tokens done"),
+    ):
+        (folder.path / JOURNAL).write_bytes(torn)
+        for command in (("summary", out), ("summary", folder.path), ("extract", folder.path, "0")):
+            told = verify(*command, "--model", model)
+            assert told.returncode == EXIT_USAGE
+            assert f"is unfinished, {words}: the same `verify scan` command" in told.stderr
+            assert "model square, domain readout, tokens 0 to 4" in told.stderr
+            assert (folder.path / JOURNAL).read_bytes() == torn
+    # Beside a finished one it is a note.
+    scan(str(model), "free", out, workers=1)
+    told = verify("summary", out, "--model", model)
+    assert told.returncode == 0
+    assert "note: " in told.stderr
+    assert "0 of 5 tokens done" in told.stderr
+    assert "domain free" in told.stdout
+    scan(str(model), "readout", out, workers=1, tokens=(0, 4))
+    assert verify("summary", out, "--model", model).stderr == ""
+
+
 def test_a_killed_command_goes_on(tmp_path: Path, models_folder: Path) -> None:
     """SIGKILL in the middle of the search: the same command ends the scan, and no worker is left."""
     command = [sys.executable, "-m", "verify", "scan", "--model", str(models_folder / "stories260K")]

@@ -65,7 +65,7 @@ def test_digits_are_an_id_always(whisper: Tokens) -> None:
     assert whisper.find("51863") == 51863
 
 
-@pytest.mark.parametrize("text", ["51864", "9" * 30, "9" * 5000])
+@pytest.mark.parametrize("text", ["51864", "9" * 30, "9" * 5000, "-1", "-5", "-" + "9" * 5000])
 def test_ids_out_of_range(whisper: Tokens, text: str) -> None:
     with pytest.raises(UsageError, match="0 to 51863"):
         whisper.find(text)
@@ -77,6 +77,7 @@ def test_texts_that_are_no_token_show_how_they_split(whisper: Tokens) -> None:
     assert "near it: 30208" in str(caught.value)
     pytest.importorskip("tokenizers")
     assert "22615 'external', 2514 'To'" in str(caught.value)
+    assert "near it: 30208 ' externalTo' (\u0120externalTo);" in str(caught.value)
     for text in ("", "text:", "-1", "\u0663", "1_0", "1 "):
         with pytest.raises(UsageError):
             whisper.find(text)
@@ -84,7 +85,7 @@ def test_texts_that_are_no_token_show_how_they_split(whisper: Tokens) -> None:
 
 def test_two_words_show_how_they_split(whisper: Tokens) -> None:
     pytest.importorskip("tokenizers")
-    with pytest.raises(UsageError, match=r"it splits into 11545 'two', 2456 '\u0120words'"):
+    with pytest.raises(UsageError, match=r"it splits into 11545 'two', 2456 ' words' \(\u0120words\);"):
         whisper.find("two words")
 
 
@@ -139,6 +140,14 @@ def test_no_tokenizer() -> None:
     )
     with pytest.raises(UsageError, match="no tokenizer file"):
         plain.find("word")
+
+
+def test_a_negative_number_is_a_bad_id_unless_it_is_a_text(tmp_path: Path) -> None:
+    found = tokens(tmp_path, "tokens.json", ["-5", "b"], rows=2)
+    assert found.find("-5") == 0
+    for plain in (found, Tokens(None, 2)):
+        with pytest.raises(UsageError, match="token id -6 is out of range: ids are 0 to 1"):
+            plain.find("-6")
 
 
 def test_tokens_json_and_ambiguity(tmp_path: Path) -> None:

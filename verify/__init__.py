@@ -8,8 +8,6 @@ verify.pack writes its readout to a file. docs/soundness.md says what a verdict 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
@@ -24,6 +22,8 @@ __all__ = [
     "token",
 ]
 
+# `typing` takes as long to import as the rest of the start: Ctrl-C is not yet heeded here (see __main__.py).
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from verify.api import audit, decide_all, load_model, pack, say, show, token
     from verify.models.hooked import from_hooked

@@ -114,8 +114,10 @@ def model_text(model: Model) -> str:
 
 
 def short_exact(text: str) -> str:
-    """A hexadecimal fraction, shortened when long."""
-    return text if len(text) <= 50 else f"{text[:20]}...{text[-12:]} ({len(text)} hex digits)"
+    """A hexadecimal fraction, called so, and shortened when long."""
+    if len(text) <= 50:
+        return f"{text} (hexadecimal)"
+    return f"{text[:20]}...{text[-12:]} (hexadecimal, {len(text) - 1} digits)"
 
 
 def attempt_text(a: dict[str, Any]) -> str:

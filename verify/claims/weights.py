@@ -147,8 +147,9 @@ class Weights:
             model = load_named(f"{name}@{revision}" if revision else name)
         except NotAtHandError as error:
             reason = str(error)
-            if not self.fetch and "not in the local cache" in reason:
-                reason = f"neither bundled nor in the hub's cache; give --model-dir {name}=PATH, or --fetch"
+            if not self.fetch and "in the local cache" in reason:
+                reason = "neither bundled nor complete in the hub's cache; give "
+                reason += f"--model-dir {name}=PATH, or --fetch"
             raise NotAtHandError(f"the weights of {name} are not at hand: {reason}") from error
         except ModelUnavailableError as error:
             raise ModelUnavailableError(f"the weights of {name} cannot be loaded: {error}") from error

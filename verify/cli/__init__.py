@@ -1,7 +1,7 @@
 """GLUE. The command line: one module a command. No mathematics.
 
 Exit codes: decided or accepted 0, refuted 1, usage 2, undecided 3, malformed 4, model or resource
-unavailable 5, internal error 70, interrupted 130.
+unavailable 5, internal error 70, interrupted 130, the reader of a pipe went away 141.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 
 from verify import __version__
 from verify.errors import EXIT_INTERNAL, EXIT_UNAVAILABLE, VerifyError
+from verify.terminal import colour
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -55,7 +56,7 @@ class _Lazy(click.Group):
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 decided or accepted, 1 refuted, 2 usage, 3 undecided, 4 malformed, "
-    "5 model or resource unavailable, 70 internal error, 130 interrupted.",
+    "5 model or resource unavailable, 70 internal error, 130 interrupted, 141 a pipe was closed.",
 )
 @click.version_option(__version__, package_name="unspeakable", prog_name="verify")
 def command() -> None:
@@ -71,8 +72,9 @@ def command() -> None:
     verify say CERT.json                            put its witness into the real model: what does it say?
     verify claims CLAIMS.toml                       published claims: confirmed, refuted, undecided, unchecked
     verify show CERT.json                           read one
-    verify convert CERT.json --multipliers support  store the multipliers in full, or the support alone
-    verify bundle CERT.json                         a file that is checked without the weights
+    verify convert CERT.json --multipliers support -o SMALL.json
+                                                    store the multipliers in full, or the support alone
+    verify bundle CERT.json -o BUNDLE.json          a file that is checked without the weights
     verify export CERT.json -o CERT.vipr            for a foreign checker of exact linear programs
     verify index DIR                                write an index page and SHA256SUMS
     verify pack MODEL -o FILE.safetensors           the readout alone, in one file
@@ -88,7 +90,7 @@ def main() -> None:
             # A token's text may be one that the terminal's encoding has not.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(standalone_mode=False, color=colour())
     except (click.exceptions.Abort, KeyboardInterrupt):
         resumes = sys.argv[1:2] in (["scan"], ["replay"])
         _fail(f"interrupted; {_GOES_ON if resumes else _SAVED}", EXIT_INTERRUPTED)

@@ -13,6 +13,7 @@ import click
 
 from verify.cli.options import token_env_option
 from verify.errors import EXIT_REFUTED, EXIT_UNDECIDED, OutputError, UsageError, VerifyError
+from verify.terminal import watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,5 +214,5 @@ def _report(results: Sequence[Result], form: str, code: int, out: Path | None) -
 
 def _tell(text: str) -> None:
     """What is being decided, on a terminal's stderr; one line that is written over."""
-    if sys.stderr.isatty():
+    if watched(sys.stderr):
         click.echo(f"\r\x1b[K{text[:150]}", err=True, nl=False)

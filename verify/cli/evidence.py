@@ -8,20 +8,38 @@ from typing import TYPE_CHECKING
 
 import click
 
+from verify.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from verify.kernel import Proved
     from verify.models import Model
 
+
+def _not_to_a_terminal(context: click.Context, _: click.Parameter, out: Path | None) -> Path | None:
+    """Before any work: files of megabytes are nothing to look at."""
+    if out is None and sys.stdout.isatty() and not context.resilient_parsing:
+        raise UsageError(
+            f"what {context.info_name} writes is a file, too large for a terminal: give -o FILE, or redirect "
+            "standard output (> FILE)"
+        )
+    return out
+
+
 out_option = click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default=None, help="File to write. [standard output]"
+    "-o",
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=None,
+    callback=_not_to_a_terminal,
+    help="File to write. [standard output, if that is no terminal]",
 )
 
 
 def proved_certificate(path: Path, model: str | None) -> tuple[Proved, Model]:
     """The certificate in a file, proved, and the model it was proved of. Raises what the audit found."""
-    from verify.errors import UsageError
     from verify.recheck import Auditor
 
     auditor = Auditor(model)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from verify.cli.options import stated_model_option
+from verify.cli.options import TokensCommand, stated_model_option
 
 
 @click.command(
     "extract",
+    cls=TokensCommand,
     epilog="\b\nExamples:\n"
     "  verify extract verify-ledgers/whisper-tiny.en/readout.ledger 14531 41551\n"
     "  verify extract verify-ledgers/whisper-tiny.en/free.ledger 100 --out evidence",
@@ -32,9 +33,11 @@ def command(ledger: Path, tokens: tuple[str, ...], out: str, model: str | None) 
     from verify.kernel import to_bytes
     from verify.recheck import Auditor
     from verify.scan.extract import extract
-    from verify.scan.folder import find_ledgers
+    from verify.scan.folder import find_ledgers, find_unfinished
 
     found = find_ledgers(ledger)
+    if not found and (unfinished := find_unfinished(ledger)):
+        raise UsageError("\n".join(x.unfinished() for x in unfinished))
     if len(found) != 1:
         raise UsageError(f"{ledger} holds {len(found)} finished ledgers: name the folder of one")
     loaded = Auditor(model).ledger_model(found[0])

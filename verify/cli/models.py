@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,14 +29,15 @@ def command(folders: tuple[Path, ...], as_json: bool) -> int:
         for entry in entries:
             click.echo(json.dumps(asdict(entry) | {"loadable": entry.problem is None}))
         return 0
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table("model", "kind", "size", "loadable", "what")
+    from verify.terminal import console, table
+
+    on = console(200)
+    shown = table(on, "model", "kind", "size", "loadable", "what")
     for entry in entries:
         said = "yes" if entry.problem is None else "no"
         row = (entry.model, entry.kind, megabytes(entry.size), said, entry.problem or entry.about)
-        table.add_row(*map(escape, row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+        shown.add_row(*map(escape, row))
+    on.print(shown)
     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from verify.models import ReadoutOverrides
 
 
+_NEGATIVE = re.compile(r"-[0-9]+")
 _REVISION = click.option(
     "--revision",
     is_eager=True,
@@ -76,6 +79,39 @@ def stated_model_option(command: Any) -> Any:
     return _model_option(None, about)(hub_options(command))
 
 
+class _Seconds(click.FloatRange):
+    """A time limit: click's own ranges let NaN and infinity through."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds; leave the option out for no limit.", param, ctx)
+        return seconds
+
+
+def time_limit_option(about: str) -> Callable[[Any], Any]:
+    """--time-limit, a finite number of seconds."""
+    return click.option("--time-limit", type=_Seconds(min=0.1), metavar="SECONDS", default=None, help=about)
+
+
+class TokensCommand(click.Command):
+    """A command with tokens as arguments: -5 is a (bad) token there, not an unknown option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Ask again with negative numbers after `--`, where click takes one for an option."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            if not error.option_name[1:].isdigit():
+                raise
+        end = args.index("--") if "--" in args else len(args)
+        numbers = [arg for arg in args[:end] if _NEGATIVE.fullmatch(arg)]
+        others = [arg for arg in args[:end] if arg not in numbers]
+        return super().parse_args(ctx, [*others, "--", *numbers, *args[end + 1 :]])
+
+
 readout_option = click.option(
     "--readout",
     type=click.Choice(["checkpoint", "transformer-lens"]),
@@ -130,10 +166,13 @@ def by_hand(options: dict[str, Any]) -> ReadoutOverrides | None:
     given = ReadoutOverrides(**{name: options[name] for name in names})
     file = options["readout_file"]
     if file is None:
+        given.exact_epsilon()  # an error before any model is looked for
         return None if given.empty else given
     if not given.empty:
         raise UsageError(
             "--readout-file describes the whole readout: leave --unembedding and the other flags out, or "
             "write all of it in flags"
         )
-    return ReadoutOverrides.from_toml(file)
+    described = ReadoutOverrides.from_toml(file)
+    described.exact_epsilon()
+    return described

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verify.cli.options import competitors_option, decided_model_option, stated_model_option
+from verify.cli.options import (
+    competitors_option,
+    decided_model_option,
+    stated_model_option,
+    time_limit_option,
+)
 from verify.cli.progress import phases
 from verify.errors import EXIT_DECIDED, UsageError
 
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from verify.replay import Question, Row
 
 _MARGINS = "1e-9,1e-8,1.00e-7,1.01e-7,1e-6,1e-5,1e-4,1e-3"
+_BEGIN = "asking {} about {} programs; what is answered is kept, and the same command goes on from there"
 _TABLES = click.argument(
     "tables", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TABLE..."
 )
@@ -51,7 +57,7 @@ def _program(name: str, about: str) -> None:
         help="Of the solver on a constraint, HiGHS and CBC only. [as the program was posed]",
     )
     @click.option("--solver", default=None, help="One that PuLP finds. [HiGHS]")
-    @click.option("--time-limit", type=click.FloatRange(min=0.1), default=None, help="Seconds a program.")
+    @time_limit_option("Of the solver on each program.")
     @competitors_option
     @click.option("--out", default="replay", show_default=True, metavar="DIR", help="Folder for tables.")
     @click.option("--json", "as_json", is_flag=True, help="One JSON object a tolerance and margin.")
@@ -78,7 +84,8 @@ def _program(name: str, about: str) -> None:
         )
         require_writable(Path(out))
         table = Table.below(Path(out), question)
-        with phases(quiet=as_json, unit="answers") as tell:
+        begin = partial(_BEGIN.format, question.solver)
+        with phases(quiet=as_json, unit="answers", begin=begin) as tell:
             rows = replay(
                 loaded,
                 question,

@@ -51,11 +51,13 @@ def command(
     from verify.files import write_atomically
     from verify.recheck import Auditor
     from verify.scan import summary as pages
-    from verify.scan.folder import find_ledgers
+    from verify.scan.folder import find_ledgers, find_unfinished
 
     ledgers = find_ledgers(folder)
+    unfinished = [x.unfinished() for x in find_unfinished(folder)]
     if not ledgers:
-        raise UsageError(f"no finished ledger in {folder}: give the --out folder of a `verify scan`")
+        none = f"no finished ledger in {folder}: give the --out folder of a `verify scan`"
+        raise UsageError("\n".join(unfinished) or none)
     if (csv_path or parquet) and len(ledgers) > 1:
         raise UsageError(f"{folder} holds {len(ledgers)} ledgers; a table is of one: name its folder")
     auditor = Auditor(model)
@@ -72,6 +74,8 @@ def command(
         if len(subjects) > 1:
             raise UsageError(f"{folder} holds ledgers of several models; a page is of one")
         write_atomically(markdown, pages.markdown(found, most).encode())
+    for line in unfinished:
+        click.echo(f"note: {line}", err=True)
     for ledger, summary in zip(ledgers, found, strict=True):
         if as_json:
             click.echo(json.dumps({"ledger": str(ledger.path), **pages.as_json(summary, most)}))
@@ -82,19 +86,16 @@ def command(
 
 def print_summary(summary: Summary, most: int = 10) -> None:
     """Tables for a terminal."""
-    import sys
-
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from verify.figures import approximate
     from verify.scan.summary import MEANING
+    from verify.terminal import console, table
 
     h = summary.header
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    on = console(160)
     title = f"{h.statement.model}, tokens {h.first} to {h.last}, domain {h.statement.domain.name}"
-    counts = Table("class", "tokens", "meaning", title=escape(title))
+    counts = table(on, "class", "tokens", "meaning", title=escape(title))
     for name, n in summary.counts.items():
         counts.add_row(name, f"{n:,}", MEANING[name])
     counts.add_section()
@@ -102,26 +103,28 @@ def print_summary(summary: Summary, most: int = 10) -> None:
     counts.add_row("", f"{summary.hard[1]:,}", "hard to speak as the model sees it (norm's image, biases in)")
     if summary.near_constant:
         counts.add_row("", f"{summary.near_constant:,}", "witness found needs near-constant residuals")
-    console.print(counts)
+    on.print(counts)
 
     def text(value: str | None) -> str:
         return "" if value is None else escape(repr(value))
 
     if summary.unspeakable:
-        lost = Table("token", "text", "class", "kind", "gap", "equal or heaviest row", title="unspeakable")
+        lost = table(
+            on, "token", "text", "class", "kind", "gap", "equal or heaviest row", title="unspeakable"
+        )
         for line in summary.unspeakable[: 4 * most]:
             r = line.row
             gap = f"{approximate(r.amount):.3g}" if r.amount else ""
             rival = f"{r.rival} {text(line.rival_text)}"
             lost.add_row(str(r.token), text(line.text), r.cls, r.kind or "", gap, rival)
         more = len(summary.unspeakable) - 4 * most
-        console.print(lost)
+        on.print(lost)
         if more > 0:
-            console.print(f"and {more} more: --most, --csv or --markdown list them")
-    thin = Table("token", "text", "class", "margin", "at most", "nearest rival", title="thinnest margins")
+            on.print(f"and {more} more: --most, --csv or --markdown list them")
+    thin = table(on, "token", "text", "class", "margin", "at most", "nearest rival", title="thinnest margins")
     for line in summary.thinnest(most):
         thin.add_row(*_thin_cells(line, text(line.text), text(line.rival_text)))
-    console.print(thin)
+    on.print(thin)
 
 
 def _thin_cells(line: Line, text: str, rival: str) -> tuple[str, ...]:

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from verify.cli.options import (
+    TokensCommand,
     by_hand,
     by_hand_options,
     competitors_option,
     decided_model_option,
     domain_option,
     readout_option,
+    time_limit_option,
 )
 from verify.errors import EXIT_DECIDED, EXIT_UNDECIDED
 from verify.propose import NAMES
+from verify.terminal import console, spinner, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from verify.decide import Decision
     from verify.models import Model
+
+# Of tables, where nobody looks at a terminal.
+_WIDTH = 200
 
 
 @click.command(
     "token",
+    cls=TokensCommand,
     epilog="\b\nExamples:\n"
     "  verify token 30208\n"
     '  verify token " externalTo" --model whisper-tiny.en --domain all\n'
@@ -65,9 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option("--solver", default=None, help="PuLP solver for the pulp proposer and --compare. [HiGHS]")
 @click.option("--compare", is_flag=True, help="Also run the field's float programs as posed, over all rows.")
-@click.option(
-    "--time-limit", type=click.FloatRange(min=0.1), default=None, help="Seconds a program for --compare."
-)
+@time_limit_option("Of the solver on each program of --compare.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and domain.")
 @by_hand_options
 def command(
@@ -85,6 +86,8 @@ def command(
 
     if compare and len(tokens) > 1:
         raise UsageError("--compare runs for minutes a token: give it one token")
+    if options["time_limit"] is not None and not compare:
+        raise UsageError("--time-limit goes with --compare: the exact search has none")
     loaded = load_model(model, overrides=by_hand(options), readout=options["readout"])
     chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
     domains = len(ALL_DOMAINS) if options["domain"] == "all" else 1
@@ -94,12 +97,13 @@ def command(
         decisions: list[Decision] = []
         for place in range(1, domains + 1):
             what = f"token {token}, {number} of {len(tokens)}"
-            with _spinner(as_json, what + (f", domain {place} of {domains}" if domains > 1 else "")):
+            what += f", domain {place} of {domains}" if domains > 1 else ""
+            with spinner(what, "proposing and checking", as_json):
                 decisions.append(next(made))
             _print(decisions[-1], as_json)
         decided = decided and all(d.proved for d in decisions)
         if domains > 1 and not as_json:
-            _print_table(_summary(decisions))
+            _print_summary(decisions)
     if not as_json and loaded.checkpoint is not None:
         click.echo(
             f"To check them again: verify pack {model} --readout transformer-lens -o tl.safetensors, "
@@ -110,18 +114,6 @@ def command(
     if compare:
         _compare(loaded, decisions, options, as_json)
     return EXIT_DECIDED if decided else EXIT_UNDECIDED
-
-
-@contextlib.contextmanager
-def _spinner(quiet: bool, what: str) -> Iterator[Any]:
-    """A line on a terminal's stderr while work is going on; nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(f"{what}: proposing and checking ...") as status:
-        yield lambda text: status.update(f"{what}: {text} ...")
 
 
 def _print(decision: Decision, as_json: bool) -> None:
@@ -139,24 +131,16 @@ def _print(decision: Decision, as_json: bool) -> None:
     click.echo()
 
 
-def _print_table(table: Any) -> None:
-    """Tables are as wide as they need to be where nobody looks at a terminal."""
-    from rich.console import Console
-
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def _summary(decisions: list[Decision]) -> Any:
+def _print_summary(decisions: list[Decision]) -> None:
     """One row a domain."""
-    from rich.table import Table
-
     from verify.figures import decision_json
 
-    table = Table("domain", "verdict", "kind", "margin or gap", "evidence from", "seconds")
+    on = console(_WIDTH)
+    shown = table(on, "domain", "verdict", "kind", "margin or gap", "evidence from", "seconds")
     for decision in decisions:
         data = decision_json(decision)
         number = data["margin"] or data["gap"]
-        table.add_row(
+        shown.add_row(
             decision.domain.name,
             decision.verdict,
             data["kind"] or "",
@@ -164,13 +148,11 @@ def _summary(decisions: list[Decision]) -> Any:
             data["derived_from"] or "its own search",
             f"{decision.seconds:.2f}",
         )
-    return table
+    on.print(shown)
 
 
 def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], as_json: bool) -> None:
     """Run the field's programs, each against the exact verdict in the domain it asks about."""
-    from rich.table import Table
-
     from verify.compare import compare
     from verify.decide import Decider
 
@@ -182,14 +164,18 @@ def _compare(model: Model, decisions: list[Decision], options: dict[str, Any], a
         return (known.get(domain.name) or decider.decide(token, domain)).claim
 
     names = ("program", "domain", "rows", "solver", "seconds", "claims")
-    table = Table(*names, "exact", "as posed", "judgement", "note")
-    with _spinner(as_json, "the field's programs over all rows (minutes)") as say:
+    on = console(_WIDTH)
+    shown = table(on, *names, "exact", "as posed", "judgement", "note")
+    what, doing = "the field's programs over all rows (minutes)", f"asking {options['solver'] or 'HiGHS'}"
+    with spinner(what, doing, as_json, lines=True) as say:
         for row in compare(model.readout, token, count, exact, options["solver"], options["time_limit"]):
             say(f"{row.program}: {row.judgement}")
             if as_json:
                 click.echo(json.dumps({"compare": row.to_json()}))
             seconds = f"{row.build_seconds + row.seconds:.1f}"
+            why = row.status if row.claim == "no answer" else ""
+            note = "; ".join(x for x in (why, row.note) if x)
             cells = (row.program, row.domain, str(row.rows), row.solver, seconds, row.claim)
-            table.add_row(*cells, row.exact_verdict, row.posed, row.judgement, row.note)
+            shown.add_row(*cells, row.exact_verdict, row.posed, row.judgement, note)
     if not as_json:
-        _print_table(table)
+        on.print(shown)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import resources
 from pathlib import Path
 
 from verify.errors import ModelUnavailableError
 
 BUNDLED = ("whisper-tiny.en",)
+# How much of a name must be the same: whisper-tiny is near whisper-tiny.en, whisper-small.en is not.
+_NEAR = 0.8
+
+
+def did_you_mean(name: str) -> str:
+    """A hint, in brackets, where `name` is nearly that of a bundled model; else nothing."""
+    names = {bundled.lower(): bundled for bundled in BUNDLED}
+    near = difflib.get_close_matches(name[:100].lower(), names, n=1, cutoff=_NEAR)
+    return f" (did you mean {names[near[0]]}?)" if near else ""
 
 
 def bundled_folder(name: str) -> Path | None:

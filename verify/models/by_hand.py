@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
 from verify.kernel.readout import NORMS, Readout
-from verify.models.config import Decimal, exact_decimal, read_bytes
+from verify.models.config import EPSILON_RANGE, Decimal, exact_decimal, in_epsilon_range, read_bytes
 from verify.models.transformer_lens import PREFIX
 
 if TYPE_CHECKING:
@@ -78,6 +78,20 @@ class ReadoutOverrides:
         """Whether nothing is set."""
         return all(getattr(self, field.name) == field.default for field in fields(self))
 
+    def exact_epsilon(self) -> Fraction:
+        """Epsilon as it is read; 0 where there is none. UsageError if it is no epsilon of a certificate."""
+        if self.epsilon is None:
+            return Fraction(0)
+        try:
+            value = exact_decimal(self.epsilon)
+        except ValueError as error:
+            raise UsageError(f"--epsilon: {error}; write it as 1e-5 or 0.00001") from error
+        if value < 0:
+            raise UsageError(f"--epsilon {self.epsilon[:40]} is negative")
+        if not in_epsilon_range(value):
+            raise UsageError(f"--epsilon {self.epsilon[:40]} is out of range: it is {EPSILON_RANGE}")
+        return value
+
 
 def _read_toml(path: Path) -> dict[str, Any]:
     """A small TOML file; its decimals keep their text."""
@@ -114,7 +128,7 @@ def readout_by_hand(checkpoint: Checkpoint, overrides: ReadoutOverrides) -> Read
         shift=_optional(checkpoint, overrides.norm_shift, "--norm-shift"),
         bias=_optional(checkpoint, overrides.logit_bias, "--logit-bias"),
         gain_offset=overrides.gain_offset,
-        epsilon=_epsilon(overrides.epsilon),
+        epsilon=overrides.exact_epsilon(),
         epsilon_source=f"by hand: {overrides.epsilon}" if overrides.epsilon is not None else "",
         notes=("the readout was described by hand; nothing checks it against the model's own code",),
     )
@@ -156,15 +170,3 @@ def _named(checkpoint: Checkpoint, name: str, flag: str) -> Tensor:
 
 def _optional(checkpoint: Checkpoint, name: str | None, flag: str) -> Tensor | None:
     return None if name is None else _named(checkpoint, name, flag)
-
-
-def _epsilon(text: str | None) -> Fraction:
-    if text is None:
-        return Fraction(0)
-    try:
-        value = exact_decimal(text)
-    except ValueError as error:
-        raise UsageError(f"--epsilon: {error}; write it as 1e-5 or 0.00001") from error
-    if value < 0:
-        raise UsageError(f"--epsilon {text} is negative")
-    return value

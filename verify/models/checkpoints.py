@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError
+from verify.extras import install
 from verify.kernel.safetensors import list_tensors, read_tensors
 from verify.kernel.tensor import Tensor, itemsize
 from verify.models.config import parse_json, read_bytes
@@ -150,13 +151,13 @@ def _torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ModelUnavailableError(
-            f'{path.name} needs PyTorch to be read: pip install "unspeakable[torch]" '
+            f"{path.name} needs PyTorch to be read: {install('torch')} "
             "(or convert the checkpoint to safetensors)"
         ) from error
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _OLDEST_TORCH:
         raise ModelUnavailableError(
             f"{path.name} is not read by PyTorch {torch.__version__}: a hostile file can make it run code; "
-            'pip install -U "unspeakable[torch]" (or convert the checkpoint to safetensors)'
+            f"{install('torch')} (or convert the checkpoint to safetensors)"
         )
     return torch
 

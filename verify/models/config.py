@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DECIMAL = re.compile(r"-?([0-9]{1,400})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?")
 _MAX_INT_DIGITS = 400
+# What a certificate can say of an epsilon: 200 digits on either side of the point.
+EPSILON_RANGE = "0, or from 1e-200 to below 1e200, with at most 200 decimal places"
 _T = TypeVar("_T")
 
 
@@ -35,6 +37,11 @@ def exact_decimal(text: str) -> Fraction:
     if not text.isascii() or _DECIMAL.fullmatch(text) is None:
         raise ValueError(f"{text[:40]!r} is not a decimal number")
     return Fraction(text)
+
+
+def in_epsilon_range(value: Fraction) -> bool:
+    """Whether a certificate can say that epsilon is `value`; see EPSILON_RANGE."""
+    return 0 <= value < 10**200 and (value * 10**200).denominator == 1
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

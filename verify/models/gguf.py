@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verify.errors import ModelUnavailableError
+from verify.extras import install
 from verify.kernel.readout import Readout
 from verify.kernel.tensor import Tensor
 from verify.models.gguf_header import FLOAT32, STRING, Header, read_header
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIX = ".gguf"
-_INSTALL = 'pip install "unspeakable[gguf]"'
 _EMBEDDING, _HEAD, _HEAD_BIAS = "token_embd.weight", "output.weight", "output.bias"
 _GAIN, _SHIFT = "output_norm.weight", "output_norm.bias"
 # How the names of all other tensors begin that converters write for these architectures.
@@ -172,7 +172,7 @@ def check_readable(path: Path) -> str:
     """The architecture of a file that `load_gguf` would read as far as its header says; errors as there."""
     header = check_gguf(path)
     if find_spec("gguf") is None:
-        raise ModelUnavailableError(f"{path.name} needs the gguf library: {_INSTALL}")
+        raise ModelUnavailableError(f"{path.name} needs the gguf library: {install('gguf')}")
     used = {_HEAD if _HEAD in header.tensors else _EMBEDDING, _GAIN, _SHIFT, _HEAD_BIAS}
     for name in sorted(used & header.tensors.keys()):
         if header.tensors[name] not in TYPES:
@@ -211,7 +211,7 @@ class _File:
         try:
             from gguf import GGUFReader
         except ImportError as error:
-            raise ModelUnavailableError(f"{path.name} needs the gguf library: {_INSTALL}") from error
+            raise ModelUnavailableError(f"{path.name} needs the gguf library: {install('gguf')}") from error
 
         class Reader(GGUFReader):
             """On a plain array: a hundred thousand slices of a memory map cost thrice as much."""

@@ -26,6 +26,7 @@ from verify.models.architectures import (
     Architecture,
 )
 from verify.models.by_hand import candidates
+from verify.models.config import EPSILON_RANGE, in_epsilon_range
 
 if TYPE_CHECKING:
     from verify.models.checkpoints import Checkpoint
@@ -362,6 +363,8 @@ def _epsilon(architecture: Architecture, config: Config, inner: Config) -> tuple
         if value is not None:
             if value < 0:
                 raise ModelUnavailableError(f"{inner.name}: {key} is negative")
+            if not in_epsilon_range(value):
+                raise ModelUnavailableError(f"{inner.name}: {key} is out of range: it is {EPSILON_RANGE}")
             return value, f"{inner.name}: {key}"
     default = architecture.epsilon_default
     return Fraction(default), f"default of model_type {config.text('model_type')}: {default}"

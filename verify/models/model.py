@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, UsageError
 from verify.models import gguf, packed
-from verify.models.bundled import BUNDLED, bundled_folder
+from verify.models.bundled import BUNDLED, bundled_folder, did_you_mean
 from verify.models.by_hand import ReadoutOverrides, candidates, readout_by_hand
 from verify.models.checkpoints import open_checkpoint
 from verify.models.config import read_config
@@ -255,8 +255,8 @@ def _resolve_name(text: str, besides: str = "") -> tuple[Path, str, Snapshot | N
     hub_name = split_hub_name(text)
     if hub_name is None:
         raise ModelUnavailableError(
-            f"no model {text[:100]!a}: {besides}it is not a hub name (org/name or org/name@revision); "
-            f"bundled: {', '.join(BUNDLED)}"
+            f"no model {text[:100]!a}{did_you_mean(text)}: {besides}it is not a hub name "
+            f"(org/name or org/name@revision); bundled: {', '.join(BUNDLED)}"
         )
     snapshot = find_snapshot(*hub_name)
     return snapshot.folder, hub_name[0], snapshot

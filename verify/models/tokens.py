@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from verify.models.vocabularies import Pieces, VocabularyFiles
 
 _SHOWN = 12
+_NEGATIVE = re.compile(r"-[0-9]+")
 
 
 class Tokens:
@@ -56,6 +58,7 @@ class Tokens:
     def find(self, text_or_id: str) -> int:
         """The token that a person names. Digits are always an id; `text:123` means the text "123".
 
+        A negative number is an id as well, a bad one, unless it is the text of a token.
         Otherwise the exact text of one token, else its spelling in the tokenizer file (with a visible space).
         UsageError if there is no such token (showing how the text splits), several (listing them), or the id
         is out of range.
@@ -71,6 +74,9 @@ class Tokens:
         wanted = text_or_id.removeprefix("text:")
         if not wanted:
             raise UsageError("an empty text names no token; give an id, or the text of one token")
+        negative = _NEGATIVE.fullmatch(text_or_id) is not None
+        if negative and not self._by_text.get(wanted):
+            raise UsageError(f"token id {wanted[:18]} is out of range: ids are 0 to {self.rows - 1}")
         if self._pieces is None:
             raise UsageError(
                 f"the model's folder has no tokenizer file, so {wanted!r} cannot be looked up; "
@@ -124,8 +130,14 @@ class Tokens:
     def _list(self, tokens: list[int]) -> str:
         if self._pieces is None:
             return ""
-        shown = ", ".join(f"{token} {self._pieces.spelling[token]!r}" for token in tokens[:_SHOWN])
+        shown = ", ".join(self._named(token, self._pieces.spelling[token]) for token in tokens[:_SHOWN])
         return shown + (f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else "")
+
+    def _named(self, token: int, piece: str) -> str:
+        """An id, its text in quotes, and how the file spells it where that is something else."""
+        text = piece if self._pieces is None else self._pieces.text(token)
+        spelled = piece if piece.isprintable() else ascii(piece)[1:-1]
+        return f"{token} {piece!r}" if text in (None, piece) else f"{token} {text!r} ({spelled})"
 
     def _explain(self, wanted: str) -> str:
         """How the text splits, and near texts that are one token."""
@@ -133,7 +145,7 @@ class Tokens:
         if split is None:
             parts = "; how it splits is not known, as the model has no tokenizer.json"
         else:
-            pieces = ", ".join(f"{token} {piece!r}" for token, piece in split[:_SHOWN])
+            pieces = ", ".join(self._named(token, piece) for token, piece in split[:_SHOWN])
             more = f" and {len(split) - _SHOWN} more" if len(split) > _SHOWN else ""
             parts = f"; it splits into {pieces}{more}" if split else "; it splits into no token at all"
         near = [text for text in (" " + wanted, wanted.strip(), wanted.lower()) if text != wanted]

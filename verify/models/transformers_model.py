@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from verify.errors import ModelUnavailableError
+from verify.extras import install
 from verify.models.architectures import ARCHITECTURES
 from verify.models.config import read_config
 from verify.models.in_place import After, after_readout, logits_of
@@ -181,9 +182,7 @@ def _require_packages() -> None:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        raise ModelUnavailableError(
-            f'the model\'s own code needs {error.name}: pip install "unspeakable[torch]"'
-        ) from error
+        raise ModelUnavailableError(f"the model's own code needs {error.name}: {install('torch')}") from error
 
 
 def _load(folder: Path, dtype: str) -> tuple[Any, list[str]]:

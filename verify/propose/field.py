@@ -337,6 +337,7 @@ def _ask(built: Any, engine: Any) -> tuple[str, str]:
     tells the two apart.
     """
     pulp = _pulp()
+    begin = time.perf_counter()
     try:
         built.solve(engine)
     except Exception as error:  # noqa: BLE001 - whatever a solver raises, it gave no answer
@@ -346,5 +347,15 @@ def _ask(built: Any, engine: Any) -> tuple[str, str]:
         return status, "feasible"
     if built.status == pulp.LpStatusInfeasible:
         return status, "infeasible"
-    words = str(pulp.LpSolution[built.sol_status])
-    return f"not optimal (PuLP: {status}, {words})", "no answer"
+    words = f"PuLP: {status}, {pulp.LpSolution[built.sol_status]}"
+    if _ran_out_of_time(built, engine, time.perf_counter() - begin):
+        return f"not optimal: time limit of {engine.timeLimit:g} s reached ({words})", "no answer"
+    return f"not optimal ({words})", "no answer"
+
+
+def _ran_out_of_time(built: Any, engine: Any, seconds: float) -> bool:
+    """Whether the limit ended it: by the solver's own word if it is at hand (HiGHS), else by the clock."""
+    if engine.timeLimit is None:
+        return False
+    asked = getattr(built.solverModel, "getModelStatus", None)
+    return bool(seconds >= engine.timeLimit if asked is None else asked().name == "kTimeLimit")

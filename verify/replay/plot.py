@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from verify.compare import AGREES, FAKE_FEASIBLE, FAKE_INFEASIBLE, NO_ANSWER, RIGHT_AS_POSED, UNDECIDED
 from verify.errors import ModelUnavailableError
+from verify.extras import install
 from verify.propose.field import GRIVAS, PROGRAMS
 from verify.replay.summary import short, summarise
 
@@ -43,7 +44,7 @@ def svg(tables: Sequence[tuple[Question, Sequence[Row]]]) -> bytes:
         from matplotlib.lines import Line2D
         from matplotlib.patches import Patch
     except ImportError:
-        raise ModelUnavailableError("a picture needs matplotlib: pip install 'unspeakable[plot]'") from None
+        raise ModelUnavailableError(f"a picture needs matplotlib: {install('plot')}") from None
     models = list(dict.fromkeys((q.model, q.solver) for q, _ in tables))
     kinds = [program for program in PROGRAMS if program in {q.program for q, _ in tables}]
     with mpl.rc_context(_SETTINGS):

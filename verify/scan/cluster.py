@@ -10,6 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError
+from verify.extras import install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +26,7 @@ def cluster(address: str) -> Iterator[tuple[Executor, int]]:
     try:
         from distributed import Client
     except ImportError:
-        raise ModelUnavailableError(
-            "--scheduler needs Dask: pip install 'unspeakable[distributed]'"
-        ) from None
+        raise ModelUnavailableError(f"--scheduler needs Dask: {install('distributed')}") from None
     try:
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from verify.errors import MalformedError, OutputError, RefutedError, UsageError, VerifyError
+from verify.figures import plain
 from verify.files import LEDGER_FILES, domain_path, read_regular, write_atomically
 from verify.kernel import ledger
 
@@ -89,6 +90,21 @@ class LedgerFolder:
         os.truncate(self.path / JOURNAL, whole)
         return rows
 
+    def unfinished(self) -> str:
+        """How far the scan here has come, for people. The journal is read, and left as it is."""
+        header = ledger.header_from_bytes(read_regular(self.path / QUESTION))
+        tokens, done = ledger.row_range(header), set[int]()
+        if (self.path / JOURNAL).is_file():
+            with (self.path / JOURNAL).open("rb") as file:
+                first = (line.partition(b"\t")[0] for line in file if line.endswith(b"\n"))
+                done = {int(number) for number in first if number.isdigit()} & set(tokens)
+        s = header.statement
+        about = f"model {plain(s.model)}, domain {s.domain.name}, tokens {header.first} to {header.last}"
+        return (
+            f"{self.path} is unfinished, {len(done)} of {len(tokens)} tokens done: the same `verify scan` "
+            f"command as before goes on ({about}); it ends when every row is checked"
+        )
+
     def require_finished(self, header: Header) -> None:
         """Raise UsageError unless the finished ledger here answers this question."""
         self._require_same(header, HEADER)
@@ -166,6 +182,12 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+
+def find_unfinished(path: Path) -> list[LedgerFolder]:
+    """The scans that are running, or were stopped, at or below a folder, in order."""
+    found = [path / QUESTION] if (path / QUESTION).is_file() else sorted(path.rglob(QUESTION))
+    return [x for x in (LedgerFolder(p.parent) for p in found) if not x.complete]
 
 
 def find_ledgers(path: Path) -> list[LedgerFolder]:

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
+from verify.extras import install
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,9 +36,7 @@ def multiplier(device: str) -> Multiply | None:
     try:
         import torch
     except ImportError:
-        raise ModelUnavailableError(
-            f"--device {device} needs torch: pip install 'unspeakable[torch]'"
-        ) from None
+        raise ModelUnavailableError(f"--device {device} needs torch: {install('torch')}") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelUnavailableError(f"--device {device}: torch sees no GPU here; leave the option out")
     reduced = [name for name in _EMULATION if os.environ.get(name, "0").upper() not in ("0", "STRICT")]

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from verify.errors import ModelUnavailableError, UsageError
+from verify.extras import install
 from verify.figures import approximate, escape
 from verify.kernel import System
 from verify.kernel.ledger import CLASSES
@@ -171,7 +172,7 @@ def write_parquet(summary: Summary, path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise ModelUnavailableError("Parquet needs pyarrow: pip install 'unspeakable[parquet]'") from None
+        raise ModelUnavailableError(f"Parquet needs pyarrow: {install('parquet')}") from None
     kinds = {"token": pa.int64(), "rival": pa.int64()}
     kinds |= dict.fromkeys(("hard_to_speak_post", "hard_to_speak_model"), pa.bool_())
     kinds |= dict.fromkeys(("margin", "gap", "at_most", "thinness"), pa.float64())

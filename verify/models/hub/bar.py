@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from verify import terminal
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -21,7 +23,7 @@ def watched() -> bool:
 
     context = click.get_current_context(silent=True)
     as_json = context is not None and bool(context.params.get("as_json"))
-    return sys.stderr.isatty() and not as_json and not are_progress_bars_disabled()
+    return terminal.watched(sys.stderr) and not as_json and not are_progress_bars_disabled()
 
 
 def tell(text: str) -> None:
@@ -36,7 +38,6 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     if total < _SMALL or not watched():
         yield lambda _: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -53,7 +54,7 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as shown:
+    with Progress(*columns, console=terminal.error_console(), redirect_stdout=sys.stdout.isatty()) as shown:
         task = shown.add_task(what, total=total)
         yield lambda count: shown.advance(task, count)
 

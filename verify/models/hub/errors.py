@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 
+from verify.models.bundled import did_you_mean
+
 _QUERY = re.compile(r"\?[^\s'\"<>]*")
+# The client's variables for offline mode.
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRANSPORT = ("TransportError", "ConnectionError", "OfflineModeIsEnabled")
 
 
@@ -35,21 +40,32 @@ def explain(repository: str, revision: str | None, error: BaseException) -> str:
         return f"{repository} has no revision {revision!r}"
     if is_a(error, "RepositoryNotFoundError"):
         return (
-            f"no model {name!r}: not bundled, no such folder, not on the hub "
+            f"no model {name!r}{did_you_mean(repository)}: not bundled, no such folder, not on the hub "
             "(or private: `hf auth login`, or --token-env)"
         )
     if is_a(error, "IncompleteSnapshotError"):
-        return f"{name} is only partly in the local cache, the rest out of reach; connect, or pass a folder"
+        reason = f"{name} is only partly in the local cache, the rest out of reach"
+        return f"{reason}; {reconnect()}, or pass a folder"
     if is_a(error, "LocalEntryNotFoundError") or is_transport(error):
-        return (
-            f"{name!r} is not bundled, not a folder, not in the local cache, and the hub cannot be reached; "
-            f"connect, run `hf download {repository}` where there is a network, or pass a folder"
-        )
+        unreached = "" if is_a(error, "OfflineModeIsEnabled") else ", and the hub cannot be reached"
+        absent = f"{name!r}{did_you_mean(repository)} is not bundled, not a folder, not in the local cache"
+        elsewhere = f"run `hf download {repository}` where there is a network, or pass a folder"
+        return f"{absent}{unreached}; {reconnect()}, {elsewhere}"
     if status_of(error) == 401:
         return f"the hub does not accept the token for {name}: `hf auth login`, --token-env, or pass a folder"
     if status_of(error) == 429:
         return f"the hub answers {name} with too many requests (429); wait, or log in (`hf auth login`)"
     return f"cannot get {name} from the hub ({_first_line(error)}); try again, or pass a folder"
+
+
+def reconnect() -> str:
+    """What to do where the hub is out of reach: offline mode is a choice that can be forgotten."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        return "connect"
+    names = [name for name in _OFFLINE if os.environ.get(name)] or _OFFLINE[:1]
+    return f"offline mode is on: unset {' and '.join(names)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from verify.kernel.safetensors import MAX_HEADER_BYTES, parse_header, read_tenso
 from verify.kernel.tensor import DTYPES
 from verify.models.config import read_bytes
 from verify.models.hub.bar import tell
-from verify.models.hub.errors import explain, is_a, is_transport, status_of
+from verify.models.hub.errors import explain, is_a, is_transport, reconnect, status_of
 from verify.models.hub.parts import Part, read_record
 from verify.models.hub.ranges import (
     BrokenOffError,
@@ -192,7 +192,7 @@ class RemoteWeights:
             raise NotAtHandError(explain(self.snapshot.repository, None, cause))
         raise NotAtHandError(
             f"{self.snapshot.repository}@{self.snapshot.commit} is only partly in the local cache "
-            f"(of {self.name} not all that is needed), the rest out of reach; connect, or pass a folder"
+            f"(of {self.name} not all that is needed), the rest out of reach; {reconnect()}, or pass a folder"
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from verify.errors import ModelUnavailableError, NotAtHandError
 from verify.models.checkpoints import SAFETENSORS, TORCH, Checkpoint, open_checkpoint, read_index
+from verify.models.hub.errors import reconnect
 from verify.models.hub.remote import RemoteWeights
 from verify.models.hub.snapshot import Snapshot, download
 
@@ -45,7 +46,7 @@ def open_snapshot(snapshot: Snapshot) -> Checkpoint:
     if snapshot.unreachable is not None and not all((folder / f).exists() for f in _torch_files(folder)):
         raise NotAtHandError(
             f"{snapshot.repository}@{snapshot.commit}: its weights are not in the local cache, and the hub "
-            "is out of reach; connect, or pass a folder"
+            f"is out of reach; {reconnect()}, or pass a folder"
         )
     if not folder.is_dir():
         raise ModelUnavailableError(
@@ -69,7 +70,7 @@ def fetch_whole(snapshot: Snapshot) -> Path:
         return folder
     raise NotAtHandError(
         f"{snapshot.repository}@{snapshot.commit}: its whole weights are not in the local cache, and the hub "
-        "does not give them; connect, or pass a folder"
+        f"does not give them; {reconnect()}, or pass a folder"
     )
 
 
