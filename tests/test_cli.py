@@ -140,6 +140,32 @@ def test_a_wrong_token_text_is_refuted(model: Path, tmp_path: Path) -> None:
     assert isinstance(result.error, RefutedError)
 
 
+def test_a_text_left_out_contradicts_no_tokenizer(model: Path, tmp_path: Path) -> None:
+    """docs/certificates.md: null says that no tokenizer was at hand, or that it has no such id."""
+    words = (model / "tokens.json").read_bytes()
+    (model / "tokens.json").unlink()
+    (one,) = verify.token(1, str(model), out=tmp_path / "o")
+    alone = verify.audit(str(one.path), str(model))
+    assert (alone.outcome, alone.hypotheses) == ("accepted", [])  # what is not said is no hypothesis
+    (model / "tokens.json").write_bytes(words)
+    result = verify.audit(str(one.path), str(model))
+    assert result.outcome == "accepted"
+    note = "the statement gives no text; the tokenizer at hand reads token 1 as ' corner'"
+    assert note in result.notes
+    assert note in run("audit", one.path, "--model", model).stdout
+
+
+def test_texts_of_rows_beyond_the_tokenizer(model: Path, tmp_path: Path) -> None:
+    (model / "tokens.json").unlink()
+    (model / "vocab.json").write_text(json.dumps({text: n for n, text in enumerate(WORDS[:5])}))
+    (one,) = verify.token(5, str(model), out=tmp_path / "o")
+    assert one.path is not None
+    result = verify.audit(one.path, str(model))
+    assert (result.outcome, [note for note in result.notes if "text" in note]) == ("accepted", [])
+    one.path.write_text(one.path.read_text().replace('"text": null', '"text": "twin"'))
+    assert verify.audit(one.path, str(model)).outcome == "refuted"
+
+
 def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp_path: Path) -> None:
     (model / "vocab.json").write_text(json.dumps({word: j for j, word in enumerate(WORDS[:5])}))
     (one,) = verify.token(0, str(model), competitors="tokenizer", out=tmp_path / "o")

@@ -61,13 +61,13 @@ def test_ten_thousand_certificates_a_line_a_failure_and_flat_memory(model: Path,
 
 
 def test_hypotheses_of_many_files_are_told_once_and_counted(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").unlink()
     good = decided_by_id(model, tmp_path / "o")
+    (model / "tokens.json").unlink()
     copies(good, tmp_path / "many", 30)
     told = run("audit", tmp_path / "many", "--model", model)
     assert told.returncode == 0
     first = told.stdout.splitlines()[0]
-    assert first.startswith("HYPOTHESIS that the token has no text")
+    assert first.startswith("HYPOTHESIS the token's text, ' corner': no tokenizer file is at hand")
     assert first.endswith("[30 files]")
     every = run("audit", tmp_path / "many", "--model", model, "--verbose")
     assert every.stdout.count("ACCEPTED") == 30
@@ -269,8 +269,8 @@ def test_output_that_cannot_be_written_is_no_internal_error(model: Path, tmp_pat
 
 
 def test_an_index_lists_hypotheses_and_refuses_mixtures(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").unlink()
     first = decided_by_id(model, tmp_path / "o")
+    (model / "tokens.json").unlink()
     told = run("index", tmp_path / "o", "--model", model)
     assert told.returncode == 0
     assert "**Hypothesis**" in (tmp_path / "o" / "README.md").read_text()

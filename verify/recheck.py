@@ -218,21 +218,27 @@ def hand_key(s: Statement) -> str:
 
 
 def derive_statement(statement: Statement, model: Model, result: Audit) -> None:
-    """Derive token text and competitor rule anew; RefutedError where they contradict the statement."""
+    """Derive token text and competitor rule anew; RefutedError where they contradict the statement.
+
+    A statement without a text says nothing of it: it was made where no tokenizer was at hand, or the
+    tokenizer has no such id.
+    """
     tokens = model.tokens
     size = tokens.size
     if size is None:
-        text = (
-            "that the token has no text"
-            if statement.text is None
-            else f"the token's text, {statement.text!r}"
-        )
-        result.hypotheses.append(f"{text}: no tokenizer file is at hand")
+        if statement.text is not None:
+            result.hypotheses.append(f"the token's text, {statement.text!r}: no tokenizer file is at hand")
         if statement.competitor_rule == "tokenizer":
             result.hypotheses.append(f"the tokenizer's size, {statement.competitors}")
     else:
         found = tokens.text(statement.token)
-        if found != statement.text:
+        if statement.text is None:
+            if found is not None:
+                result.notes.append(
+                    "the statement gives no text; the tokenizer at hand reads token "
+                    f"{statement.token} as {found!r}"
+                )
+        elif found != statement.text:
             raise RefutedError(
                 f"token {statement.token} is {found!r} in this tokenizer, not {statement.text!r} as stated"
             )
@@ -266,8 +272,9 @@ def assume_statement(certificate: Certificate, result: Audit) -> None:
     result.hypotheses += [
         f"these Merkle roots, of tensors with the stated dtypes and shapes, are of {name!r}: {roots}",
         f"the norm kind ({s.norm}), epsilon ({decimal_text(s.epsilon)}), the gain offset ({s.gain_offset})",
-        f"the token's text, {s.text!r}",
     ]
+    if s.text is not None:
+        result.hypotheses.append(f"the token's text, {s.text!r}")
     if s.competitor_rule == "tokenizer":
         result.hypotheses.append(f"the tokenizer's size, {s.competitors}")
     result.notes.append(
