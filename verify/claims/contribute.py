@@ -98,8 +98,7 @@ def everywhere(
     out = []
     for name in names:
         model = weights.named(name)
-        hypothesis = f"this folder is {name}" if name in weights.folders else ""
-        found = Elsewhere(name, Identity(model.readout.fingerprint, model.revision, hypothesis))
+        found = Elsewhere(name, weights.identity_of(name))
         for (token, domain), asked in questions.verdicts.items():
             computer.tell(f"{name}: token {token} in {domain}")
             found.verdicts[token, domain] = computer.decide(model, "all", token, asked).verdict
