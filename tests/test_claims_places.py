@@ -15,7 +15,7 @@ from test_pack import packed
 import verify
 from verify.claims.weights import Weights
 from verify.errors import NotAtHandError, UsageError
-from verify.models import Model, load_model
+from verify.models import Model, ReadoutOverrides, load_model
 
 HUB = "org/square"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -166,3 +166,12 @@ def test_a_checkpoint_s_file_is_no_pack(square: Model, tmp_path: Path) -> None:
     found = judged(about(tmp_path), tmp_path / "square" / "model.safetensors")["one"]
     assert found["outcome"] == "ERROR"
     assert "pass the folder that holds config.json" in found["reason"]
+
+
+def test_a_pack_described_by_hand_is_told_to_be(square: Model, tmp_path: Path) -> None:
+    hand = ReadoutOverrides("model.embed_tokens.weight", "rmsnorm", "model.norm.weight", epsilon="1e-6")
+    pack = tmp_path / "hand.safetensors"
+    verify.pack(str(tmp_path / "square"), pack, overrides=hand)
+    found = judged(about(tmp_path, model="square"), pack, name="square")["one"]
+    assert found["outcome"] == "CONFIRMED"
+    assert found["hypotheses"][0].startswith("this pack is square; the readout was described by hand; ")

@@ -13,6 +13,7 @@ from verify.errors import ModelUnavailableError, RefutedError, UsageError, Verif
 from verify.kernel import Bundle, Certificate, Proved, prove, prove_bundle, read
 from verify.kernel.bundle import readout_of
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
+from verify.models.by_hand import described_by_hand
 from verify.models.transformer_lens import require_pack
 
 if TYPE_CHECKING:
@@ -149,15 +150,18 @@ class Auditor:
         by_hand = statement.epsilon_source.startswith("by hand") or (
             statement.norm == "none" and not statement.epsilon_source
         )
+        whence = "as the maker of the pack described them"
         if by_hand and isinstance(found, ModelUnavailableError):
+            whence = "taken from the certificate"
             found = self._loaded_once(f"{name}\n{hand_key(statement)}", name, overrides_of(statement))
+        if isinstance(found, ModelUnavailableError):
+            raise found
+        if described_by_hand(found.readout):
             result.hypotheses.append(
                 "the readout was described by hand: which tensors make the logits, the norm kind "
                 f"({statement.norm}), epsilon ({decimal_text(statement.epsilon)}) and the gain offset "
-                f"({statement.gain_offset}) are taken from the certificate"
+                f"({statement.gain_offset}) are {whence}"
             )
-        if isinstance(found, ModelUnavailableError):
-            raise found
         require_pack(statement, found.readout)
         return found
 
