@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from verify.kernel import Statement
 
 
+# What a report of `verify claims` says of itself, first of all.
+CLAIMS_REPORT = "verify-claims-report"
+_REPORT_HEAD = re.compile(rb'\s*\{\s*"format"\s*:\s*"' + CLAIMS_REPORT.encode() + rb'"')
 # Headers of a finished ledger and of a scan in progress.
 LEDGER_FILES = ("ledger.json", "journal.json")
 
@@ -95,6 +98,11 @@ def read_regular(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise OversizedError(f"over the limit of {MAX_BYTES} bytes")
     return data
+
+
+def is_claims_report(data: bytes) -> bool:
+    """Whether a file says that it is a report of `verify claims`. No certificate or bundle begins so."""
+    return _REPORT_HEAD.match(data) is not None
 
 
 def certificate_files(paths: list[Path]) -> Iterator[Path]:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
+from verify.errors import (
+    ModelUnavailableError,
+    RefutedError,
+    UsageError,
+    VerifyError,
+    WrongFormatError,
+)
+from verify.files import is_claims_report, read_regular
 from verify.kernel import Bundle, Certificate, Proved, prove, prove_bundle, read
 from verify.kernel.bundle import readout_of
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
@@ -27,6 +34,11 @@ if TYPE_CHECKING:
 
 # A folder of hostile files may name any number of models; no more than these are kept.
 _MOST_MODELS = 4
+_REPORT = (
+    "this is a report that `verify claims` wrote, and no certificate: it proves nothing. The claims that it "
+    "tells of, with their evidence, are checked by `verify claims FILE.toml... --audit`; where it lies in a "
+    "folder of --out, the files are those in claims/ beside it"
+)
 
 
 @dataclass
@@ -35,6 +47,7 @@ class Audit:
 
     hypotheses: what was not derived.
     model: the weights that it was compared with, None for a bundle alone; bundle: that bundle.
+    claims_report: whether the file is a report of `verify claims` and no certificate, which is an error too.
     """
 
     path: str
@@ -42,6 +55,7 @@ class Audit:
     ledger: ProvedLedger | None = None
     model: Model | None = None
     bundle: Bundle | None = None
+    claims_report: bool = False
     error: VerifyError | None = None
     hypotheses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -85,8 +99,6 @@ class Auditor:
         """Check one file, a certificate or a bundle. Declared errors are in the result; nothing else is
         caught.
         """
-        from verify.files import read_regular
-
         try:
             data = read_regular(path)
         except VerifyError as error:
@@ -95,8 +107,10 @@ class Auditor:
 
     def audit_bytes(self, data: bytes, name: str) -> Audit:
         """As `audit`, of the bytes of a file that goes by `name`."""
-        result = Audit(name)
+        result = Audit(name, claims_report=is_claims_report(data))
         try:
+            if result.claims_report:
+                raise WrongFormatError(_REPORT)
             found = read(data)
             if isinstance(found, Certificate):
                 result.model = self._model_for(found.statement, result)
