@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import WORDS, run
+from command import WORDS, run, square_checkpoint
 
 import verify
 import verify.api
@@ -39,6 +40,31 @@ def test_a_decided_token_is_saved_audited_and_shown(model: Path, tmp_path: Path)
     shown = run("show", out / files[-1])
     assert shown.returncode == 0
     assert "verify audit" in shown.stdout
+
+
+def hinted(stdout: str) -> list[str]:
+    """The arguments of the last command that a hint names."""
+    (line,) = [x for x in stdout.splitlines() if x.startswith("To check them again: ")]
+    return shlex.split(line.rpartition("verify ")[2])
+
+
+def test_the_hint_is_about_the_certificates_of_this_model(model: Path, tmp_path: Path) -> None:
+    """In a folder of certificates of several models, and where paths have spaces."""
+    out, other = tmp_path / "all of them", tmp_path / "another one" / "my model"
+    other.parent.mkdir()
+    model.rename(other)
+    square = square_checkpoint(tmp_path / "square")
+    first = square / "model.safetensors"
+    first.write_bytes(first.read_bytes().replace(bytes(8), b"\x00\x00\x20\x41" * 2, 1))
+    for place in (square, other):
+        told = run("token", "1", "2", "--model", place, "--out", out)
+        assert run(*hinted(told.stdout)).stdout.splitlines()[-1] == "2 of 2 accepted"
+    assert run("audit", out, "--model", other).returncode == 1
+    told = run("token", "1", "--model", other, "--out", out, "--readout", "transformer-lens")
+    (line,) = [x for x in told.stdout.splitlines() if x.startswith("To check them again: ")]
+    pack = shlex.split(line.partition("verify ")[2].partition(",")[0])
+    assert run(*pack, cwd=tmp_path).returncode == 0
+    assert run(*hinted(told.stdout), cwd=tmp_path).returncode == 0
 
 
 def test_json_has_one_object_a_domain_with_the_promised_keys(model: Path, tmp_path: Path) -> None:

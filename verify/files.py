@@ -42,10 +42,18 @@ def certificate_path(folder: Path, statement: Statement) -> Path:
     return path.with_name(f"{statement.token}-{digest}.json") if taken else path
 
 
+def model_path(folder: Path, model: str) -> Path:
+    """`folder`/model, with only harmless characters in the name: all certificates of models called so."""
+    return folder / _harmless(model)
+
+
 def domain_path(folder: Path, model: str, domain: str) -> Path:
     """`folder`/model/domain, with only harmless characters in the names."""
-    names = [re.sub(r"[^A-Za-z0-9._-]", "-", part).lstrip(".") or "model" for part in (model, domain)]
-    return folder.joinpath(*names)
+    return model_path(folder, model) / _harmless(domain)
+
+
+def _harmless(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".") or "model"
 
 
 def require_writable(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  verify pack whisper-tiny.en -o whisper.pack.safetensors\n"
     "  verify token 30208 --model whisper.pack.safetensors\n"
-    "  verify audit verify-certificates/ --model whisper.pack.safetensors\n"
+    "  verify audit verify-certificates/whisper-tiny.en/ --model whisper.pack.safetensors\n"
     "  verify pack gpt2 --readout transformer-lens -o tl.safetensors\n"
     "  verify pack ./my-model --readout-file readout.toml -o mine.safetensors    described by hand",
 )
@@ -43,7 +44,7 @@ def command(model: str, out: Path, readout: str, force: bool, **described: Any) 
     loaded = pack(model, out, force=force, readout=readout, overrides=by_hand(described))
     V, d = loaded.readout.unembedding.shape
     click.echo(f"{out}  {megabytes(out.stat().st_size)}: {V} rows of {d}{_beside(loaded)}")
-    click.echo(f"Use it as a model: verify token 0 --model {out}")
+    click.echo(f"Use it as a model: verify token 0 --model {shlex.quote(str(out))}")
     return 0
 
 
