@@ -58,6 +58,8 @@ def _harmless(name: str) -> str:
 
 def require_writable(folder: Path) -> None:
     """Create `folder`, or raise OutputError before any work is done."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, and a folder is wanted: choose another with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
