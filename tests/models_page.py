@@ -59,12 +59,16 @@ BY_HAND = """
 ## Described by hand
 
 A model of another type is refused with the list of its tensors, and can be described in flags of `verify
-token` and `verify scan`, or in a file:
+token`, `verify scan` and `verify pack`, or in a file. Other commands (`verify claims`, `verify replay`, ...)
+take the pack that `verify pack` makes of it; `verify audit` and `verify say` take the description from the
+certificate:
 
 ```sh
 verify token 1 --model ./my-model --unembedding out.weight --norm rmsnorm --norm-gain final.scale \\
              --epsilon 1e-6
 verify token 1 --model ./my-model --readout-file readout.toml
+verify pack ./my-model --readout-file readout.toml -o my-model.safetensors
+verify claims claims.toml --model-dir my-model=my-model.safetensors
 ```
 
 ```toml
@@ -79,9 +83,11 @@ epsilon = 1e-6               # read exactly; 0, or from 1e-200 to below 1e200
 ```
 
 Flags and file exclude each other. Nothing but `verify say` compares a description with the model's own code,
-and every audit lists it as a hypothesis; a model whose config.json names a known type is audited as that
-type. Other weights that config.json names are refused here too, and a vocabulary of the decoder's own is
-heeded. A pack and a GGUF file say themselves what their readout is, and take no description.
+and every audit lists it as a hypothesis: a pack keeps that its readout was described, and certificates made
+from it are those made from the described model. A model whose config.json names a known type is audited as
+that type, where that folder is given. Other weights that config.json names are refused here too, and a
+vocabulary of the decoder's own is heeded. A pack and a GGUF file say themselves what their readout is, and
+take no description.
 """
 
 

@@ -570,8 +570,8 @@ evidence = ["printed-program.proof"]
 REFUSED = {
     "huge_integer": (text_with("version = 1", "version = " + "1" * 5000), "thousands of digits"),
     "huge_integer_in_hex": (text_with("version = 1", "version = 0x" + "1" * 5000), "version is"),
-    "huge_verdict": (text_with('"speakable"', "0x" + "1" * 5000), "verdict is"),
-    "huge_id": (text_with('id = "one"', "id = 0x" + "1" * 5000), "id is not of"),
+    "huge_verdict": (text_with('"speakable"', "0x" + "1" * 5000), "verdict: give text in quotes"),
+    "huge_id": (text_with('id = "one"', "id = 0x" + "1" * 5000), "id: give text in quotes"),
     "huge_size": (text_with("size = 1", "size = 16777217"), "size is not a natural number of at most"),
     "model_of_two_lines": (text_with('"square"', '"a\\nb"'), "cannot be printed"),
     "float_margin_overflows": (text_with("1e-7", "1e999", FLOAT), "as a float it is 0 or infinite"),

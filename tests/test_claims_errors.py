@@ -16,7 +16,7 @@ from test_claims import CLAIMS, WHOLE, claims, run
 
 from verify.claims import Result, exit_code, read_claims
 from verify.claims.judge import CONFIRMED, ERROR, REFUTED, UNCHECKED, UNDECIDED
-from verify.errors import NotAtHandError
+from verify.errors import EXIT_UNAVAILABLE, NotAtHandError
 from verify.models.hub import Snapshot
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -364,3 +364,12 @@ def test_ledgers_are_in_the_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done.returncode == 0, done.stdout + done.stderr
     assert "square/readout.ledger/ledger.json" in sums(out)
     assert sums(out) == everything(out)
+
+
+def test_an_out_that_is_a_file_is_told_to_be_one(tmp_path: Path, here: list[Any]) -> None:
+    file = tmp_path / "notes.md"
+    file.write_text("mine")
+    done = run("claims", claims(tmp_path, 'verdict = "unspeakable"'), *here, "--recompute", "--out", file)
+    assert done.returncode == EXIT_UNAVAILABLE
+    assert f"{file} is a file, and a folder is wanted: choose another with --out" in done.stderr
+    assert file.read_text() == "mine"

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import pulp
 import pytest
-from command import WORDS, run
+from command import WORDS, run, square_checkpoint
 
 import verify
 import verify.api
@@ -55,6 +56,31 @@ def test_an_exact_margin_is_called_hexadecimal(model: Path) -> None:
     p, q = (int(part, 16) for part in shown[1].split("/"))
     assert Fraction(p, q) == decision.claim.margin
     assert short_exact("a" * 40 + "/" + "1" * 40) == "a" * 20 + "..." + "1" * 12 + " (hexadecimal, 80 digits)"
+
+
+def hinted(stdout: str) -> list[str]:
+    """The arguments of the last command that a hint names."""
+    (line,) = [x for x in stdout.splitlines() if x.startswith("To check them again: ")]
+    return shlex.split(line.rpartition("verify ")[2])
+
+
+def test_the_hint_is_about_the_certificates_of_this_model(model: Path, tmp_path: Path) -> None:
+    """In a folder of certificates of several models, and where paths have spaces."""
+    out, other = tmp_path / "all of them", tmp_path / "another one" / "my model"
+    other.parent.mkdir()
+    model.rename(other)
+    square = square_checkpoint(tmp_path / "square")
+    first = square / "model.safetensors"
+    first.write_bytes(first.read_bytes().replace(bytes(8), b"\x00\x00\x20\x41" * 2, 1))
+    for place in (square, other):
+        told = run("token", "1", "2", "--model", place, "--out", out)
+        assert run(*hinted(told.stdout)).stdout.splitlines()[-1] == "2 of 2 accepted"
+    assert run("audit", out, "--model", other).returncode == 1
+    told = run("token", "1", "--model", other, "--out", out, "--readout", "transformer-lens")
+    (line,) = [x for x in told.stdout.splitlines() if x.startswith("To check them again: ")]
+    pack = shlex.split(line.partition("verify ")[2].partition(",")[0])
+    assert run(*pack, cwd=tmp_path).returncode == 0
+    assert run(*hinted(told.stdout), cwd=tmp_path).returncode == 0
 
 
 def test_json_has_one_object_a_domain_with_the_promised_keys(model: Path, tmp_path: Path) -> None:
@@ -160,6 +186,32 @@ def test_a_wrong_token_text_is_refuted(model: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"text": " corner"', '"text": "centre"'))
     result = verify.audit(path, str(model))
     assert isinstance(result.error, RefutedError)
+
+
+def test_a_text_left_out_contradicts_no_tokenizer(model: Path, tmp_path: Path) -> None:
+    """docs/certificates.md: null says that no tokenizer was at hand, or that it has no such id."""
+    words = (model / "tokens.json").read_bytes()
+    (model / "tokens.json").unlink()
+    (one,) = verify.token(1, str(model), out=tmp_path / "o")
+    alone = verify.audit(str(one.path), str(model))
+    assert (alone.outcome, alone.hypotheses) == ("accepted", [])  # what is not said is no hypothesis
+    (model / "tokens.json").write_bytes(words)
+    result = verify.audit(str(one.path), str(model))
+    assert result.outcome == "accepted"
+    note = "the statement gives no text; the tokenizer at hand reads token 1 as ' corner'"
+    assert note in result.notes
+    assert note in run("audit", one.path, "--model", model).stdout
+
+
+def test_texts_of_rows_beyond_the_tokenizer(model: Path, tmp_path: Path) -> None:
+    (model / "tokens.json").unlink()
+    (model / "vocab.json").write_text(json.dumps({text: n for n, text in enumerate(WORDS[:5])}))
+    (one,) = verify.token(5, str(model), out=tmp_path / "o")
+    assert one.path is not None
+    result = verify.audit(one.path, str(model))
+    assert (result.outcome, [note for note in result.notes if "text" in note]) == ("accepted", [])
+    one.path.write_text(one.path.read_text().replace('"text": null', '"text": "twin"'))
+    assert verify.audit(one.path, str(model)).outcome == "refuted"
 
 
 def test_competitors_of_the_tokenizer_are_part_of_the_statement(model: Path, tmp_path: Path) -> None:

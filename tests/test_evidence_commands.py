@@ -61,13 +61,13 @@ def test_ten_thousand_certificates_a_line_a_failure_and_flat_memory(model: Path,
 
 
 def test_hypotheses_of_many_files_are_told_once_and_counted(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").unlink()
     good = decided_by_id(model, tmp_path / "o")
+    (model / "tokens.json").unlink()
     copies(good, tmp_path / "many", 30)
     told = run("audit", tmp_path / "many", "--model", model)
     assert told.returncode == 0
     first = told.stdout.splitlines()[0]
-    assert first.startswith("HYPOTHESIS that the token has no text")
+    assert first.startswith("HYPOTHESIS the token's text, ' corner': no tokenizer file is at hand")
     assert first.endswith("[30 files]")
     every = run("audit", tmp_path / "many", "--model", model, "--verbose")
     assert every.stdout.count("ACCEPTED") == 30
@@ -269,8 +269,8 @@ def test_output_that_cannot_be_written_is_no_internal_error(model: Path, tmp_pat
 
 
 def test_an_index_lists_hypotheses_and_refuses_mixtures(model: Path, tmp_path: Path) -> None:
-    (model / "tokens.json").unlink()
     first = decided_by_id(model, tmp_path / "o")
+    (model / "tokens.json").unlink()
     told = run("index", tmp_path / "o", "--model", model)
     assert told.returncode == 0
     assert "**Hypothesis**" in (tmp_path / "o" / "README.md").read_text()
@@ -278,3 +278,79 @@ def test_an_index_lists_hypotheses_and_refuses_mixtures(model: Path, tmp_path: P
     (tmp_path / "o" / "other.json").write_text(text)
     assert run("index", tmp_path / "o", "--model", model).returncode == 2
     assert "HYPOTHESIS" in run("convert", first, "--multipliers", "support", "--model", model).stderr
+
+
+def with_claims(model: Path, folder: Path) -> Path:
+    """A folder of `verify claims --out`: certificates, claims, a report."""
+    claims = folder / "claims.toml"
+    claims.write_text(
+        'format = "verify-claims"\nversion = 1\n[source]\ntitle = "t"\nauthor = "a"\ndate = "2026"\n'
+        'address = "-"\n[universe.u]\nwhat = "two"\nsize = 2\ntokens = [1, 2]\n[[claim]]\nid = "c"\n'
+        'model = "m"\ndomain = "readout"\nuniverse = "u"\ntokens = "all"\nverdict = "speakable"\ncount = 1\n'
+    )
+    where = ("--model-dir", f"m={model}", "--recompute", "--out", folder / "out")
+    told = run("claims", claims, *where)
+    assert told.returncode == 0, told.stderr
+    return folder / "out"
+
+
+def test_a_report_of_claims_is_no_certificate_that_is_malformed(model: Path, tmp_path: Path) -> None:
+    out = with_claims(model, tmp_path)
+    told = run("audit", out, "--model", model)
+    assert told.returncode == 0, told.stderr
+    assert "2 of 2 accepted" in told.stdout
+    assert "skipped a report of `verify claims`" in told.stdout
+    machine = run("audit", out, "--model", model, "--json")
+    assert [json.loads(x)["outcome"] for x in machine.stdout.splitlines()] == ["accepted"] * 2
+    # Named by itself it is told what it is.
+    alone = run("audit", out / "outcomes.json")
+    assert alone.returncode == 4
+    assert "MALFORMED" in alone.stderr
+    assert "a report that `verify claims` wrote, and no certificate" in alone.stderr
+    assert "`verify claims FILE.toml... --audit`" in alone.stderr
+
+
+def test_a_folder_of_reports_alone_is_no_success(model: Path, tmp_path: Path) -> None:
+    out, only = with_claims(model, tmp_path), tmp_path / "only"
+    only.mkdir()
+    (only / "r.json").write_bytes((out / "outcomes.json").read_bytes())
+    told = run("audit", only)
+    assert told.returncode == 2
+    assert "nothing to audit" in told.stderr
+
+
+def test_no_certificate_is_skipped_as_a_report(model: Path, tmp_path: Path) -> None:
+    """What says so anywhere but at its beginning, where no certificate does, is malformed as before."""
+    path = decided(model, tmp_path / "o")[0]
+    whole = json.loads(path.read_text())
+    whole["format"] = "verify-claims-report"
+    path.write_text(json.dumps(whole, sort_keys=True, indent=1) + "\n")
+    told = run("audit", tmp_path / "o", "--model", model)
+    assert (told.returncode, "skipped a report" in told.stdout) == (4, False)
+
+
+@pytest.mark.parametrize("many", [3, 30])
+def test_one_reason_for_many_unavailable_files_is_told_once(many: int, model: Path, tmp_path: Path) -> None:
+    good, folder = decided_by_id(model, tmp_path / "o"), tmp_path / "many"
+    good.write_text(good.read_text().replace('"model": "square"', '"model": "my square"'))
+    copies(good, folder, many)
+    (folder / "x.json").write_text(good.read_text().replace('"model": "my', '"model": "other'))
+    told = run("audit", folder)
+    assert told.returncode == 5
+    grouped, other = told.stderr.splitlines()
+    assert grouped.startswith(f"UNAVAILABLE {folder / '00000.json'}: 'my square' is neither")
+    assert grouped.endswith(f" [{many} files]")
+    assert other.startswith(f"UNAVAILABLE {folder / 'x.json'}: 'other square' is neither")
+    assert other.endswith("--model")
+    assert told.stdout.splitlines()[-1] == f"0 of {many + 1} accepted, {many + 1} unavailable"
+    every = run("audit", folder, "--verbose")
+    assert every.stderr.count("UNAVAILABLE") == many + 1
+    assert len(run("audit", folder, "--json").stdout.splitlines()) == many + 1
+
+
+def test_reasons_that_are_too_many_are_told_as_they_come(model: Path, tmp_path: Path) -> None:
+    good, folder = decided_by_id(model, tmp_path / "o").read_text(), tmp_path / "many"
+    folder.mkdir()
+    for n in range(25):
+        (folder / f"{n:02}.json").write_text(good.replace('"model": "square"', f'"model": "m {n}"'))
+    assert run("audit", folder).stderr.count("UNAVAILABLE") == 25

@@ -11,8 +11,11 @@ import click
 import pytest
 from command import square_checkpoint
 
+import verify
 from verify.cli import command as verify_command
-from verify.errors import UsageError
+from verify.errors import ModelUnavailableError, UsageError
+from verify.figures import decision_json
+from verify.models import ReadoutOverrides
 
 HAND = {
     "unembedding": "model.embed_tokens.weight",
@@ -77,11 +80,10 @@ def unheard_of(folder: Path) -> Path:
 def test_a_readout_in_a_file_is_that_of_the_flags(verb: str, tmp_path: Path) -> None:
     model, file = unheard_of(tmp_path / "square"), tmp_path / "readout.toml"
     file.write_text("".join(f'{key} = "{value}"\n' for key, value in HAND.items()))
-    flags = [x for key, value in HAND.items() for x in (f"--{key.replace('_', '-')}", value)]
     what = ["1"] if verb == "token" else ["--workers", "1"]
     rest = [*what, "--model", model, "--json"]
     assert call(verb, *rest, "--out", tmp_path / "file", "--readout-file", file) == 0
-    assert call(verb, *rest, "--out", tmp_path / "flags", *flags) == 0
+    assert call(verb, *rest, "--out", tmp_path / "flags", *flags()) == 0
     if verb == "token":
         one, other = (next((tmp_path / x).rglob("*.json")).read_bytes() for x in ("file", "flags"))
         assert one == other
@@ -121,3 +123,64 @@ def test_a_pack_says_what_to_do_instead(tmp_path: Path, model: Path) -> None:
     assert call("pack", model, "-o", packed) == 0
     with pytest.raises(UsageError, match=r"leave --unembedding, --readout-file.*or pass the folder"):
         call("token", "1", "--model", packed, "--readout-file", file, "--out", tmp_path / "o")
+
+
+def flags() -> list[str]:
+    return [x for key, value in HAND.items() for x in (f"--{key.replace('_', '-')}", value)]
+
+
+def test_a_pack_described_by_hand_stays_so(tmp_path: Path) -> None:
+    """Certificates are those of the described model; the audit's hypothesis does not depend on the way."""
+    model, packs = unheard_of(tmp_path / "square"), [tmp_path / f"{n}.safetensors" for n in "ab"]
+    file = tmp_path / "readout.toml"
+    file.write_text("".join(f'{key} = "{value}"\n' for key, value in HAND.items()))
+    with pytest.raises(ModelUnavailableError, match="unknown architecture"):
+        call("pack", model, "-o", packs[0])
+    assert call("pack", model, "-o", packs[0], *flags()) == 0
+    assert call("pack", model, "-o", packs[1], "--readout-file", file) == 0
+    assert packs[0].read_bytes() == packs[1].read_bytes()
+    (of_pack,) = verify.token(1, str(packs[0]), out=tmp_path / "pack")
+    assert call("token", "1", "--model", model, *flags(), "--out", tmp_path / "direct") == 0
+    assert of_pack.path is not None
+    direct = next((tmp_path / "direct").rglob("*.json"))
+    assert of_pack.path.read_bytes() == direct.read_bytes()
+    assert b'"epsilon_source": "by hand: 1e-6"' in direct.read_bytes()
+    assert any("described by hand" in note for note in decision_json(of_pack)["notes"])
+    start = "the readout was described by hand: which tensors make the logits, the norm kind (rmsnorm)"
+    for place, end in ((packs[0], "are as the maker of the pack described them"), (model, "the certificate")):
+        result = verify.audit(direct, str(place))
+        assert result.outcome == "accepted"
+        (hypothesis,) = result.hypotheses
+        assert hypothesis.startswith(start)
+        assert hypothesis.endswith(end)
+
+
+def test_a_pack_of_a_known_model_is_not_said_to_be_described(tmp_path: Path, model: Path) -> None:
+    verify.pack(str(model), tmp_path / "p.safetensors")
+    (one,) = verify.token(1, str(model), out=tmp_path / "o")
+    assert verify.audit(str(one.path), str(tmp_path / "p.safetensors")).hypotheses == []
+
+
+def test_a_description_goes_with_a_name(tmp_path: Path, model: Path) -> None:
+    hand = ReadoutOverrides("model.embed_tokens.weight", "none")
+    with pytest.raises(UsageError, match="overrides go with a model's name"):
+        verify.pack(verify.load_model(str(model)), tmp_path / "p.safetensors", overrides=hand)
+    with pytest.raises(UsageError, match="not a readout described by hand"):
+        call("pack", model, *flags(), "--readout", "transformer-lens", "-o", tmp_path / "p.safetensors")
+
+
+def test_the_hint_names_commands_that_take_what_it_names(tmp_path: Path) -> None:
+    """Whichever command meets an unknown architecture."""
+    model = unheard_of(tmp_path / "square")
+    with pytest.raises(ModelUnavailableError) as caught:
+        call("replay", "grivas", "--tokens", "1", "--model", model, "--out", tmp_path / "r")
+    hint = str(caught.value).split("model.norm.weight")[-1]
+    assert "--readout-file FILE.toml" in hint
+    assert "`verify pack MODEL --unembedding NAME ... -o FILE.safetensors` makes a pack of it" in hint
+    named = {word for word in ("token", "scan", "pack") if f"`verify {word}`" in hint}
+    takes = {
+        name
+        for name, each in commands().items()
+        if "readout_file" in {parameter.name for parameter in each.params}
+    }
+    assert named == takes

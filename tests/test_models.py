@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -167,6 +168,38 @@ def test_empty_folder_and_weights_that_are_a_folder(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(ModelUnavailableError, match="regular file"):
         load_model(str(tmp_path))
+
+
+def test_errors_name_the_model_as_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's files are called like those of any other, so its path stands before them, once."""
+    monkeypatch.chdir(tmp_path)
+    whole = tmp_path / "deep" / "down"
+    whole.mkdir(parents=True)
+    folder(whole, LLAMA, llama())
+    data = (whole / "model.safetensors").read_bytes()
+    places = (str(whole), "deep/down", "./deep/down/")
+    for name, content, said in (
+        ("model.safetensors", data[:-1], "model.safetensors"),
+        ("model.safetensors", b"", "model.safetensors"),
+        ("config.json", b"{", "config.json"),
+        ("config.json", b'{"model_type": "unheard-of"}', "config.json has model_type 'unheard-of'"),
+        ("adapter_config.json", b"{}", "the folder holds an adapter"),
+    ):
+        path = whole / name
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes(content)
+        for place in places:
+            with pytest.raises(ModelUnavailableError) as caught:
+                load_model(place)
+            assert str(caught.value).startswith(f"{place}: ")
+            assert said in str(caught.value)
+        path.unlink() if before is None else path.write_bytes(before)
+    (whole / "config.json").unlink()
+    with pytest.raises(ModelUnavailableError, match=f"^{re.escape(str(whole))}: no config.json"):
+        load_model(str(whole))
+    file = "deep/down/model.safetensors"
+    with pytest.raises(ModelUnavailableError, match=f"^'{file}' is a file; pass the folder"):
+        load_model(file)
 
 
 def test_an_unmerged_adapter_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from verify.decide import Decision
+    from verify.models import ReadoutOverrides
     from verify.spoken import Spoken
 
 __all__ = ["ALL_DOMAINS", "audit", "decide_all", "load_model", "pack", "say", "show", "token"]
@@ -94,12 +95,20 @@ def decide_all(
             yield decision
 
 
-def pack(model: str | Model, path: str | Path, *, force: bool = False, readout: str = "checkpoint") -> Model:
+def pack(
+    model: str | Model,
+    path: str | Path,
+    *,
+    force: bool = False,
+    readout: str = "checkpoint",
+    overrides: ReadoutOverrides | None = None,
+) -> Model:
     """Write the readout of a model (its name, or a Model) to one file, whole or not at all.
 
-    The file is taken as that model by every command; its name ends in .safetensors. readout: as in
-    `load_model`. The model that was packed. Raises UsageError (another ending, a file that is there and no
-    `force`, a model that is a pack), ModelUnavailableError, OutputError.
+    The file is taken as that model by every command; its name ends in .safetensors. readout, overrides: of a
+    model by name, as in `load_model`; that a readout was described by hand stays in the pack. The model that
+    was packed. Raises UsageError (another ending, a file that is there and no `force`, a model that is a
+    pack), ModelUnavailableError, OutputError.
     """
     from verify.models.packed import named_so, pack_bytes
 
@@ -111,9 +120,9 @@ def pack(model: str | Model, path: str | Path, *, force: bool = False, readout: 
     if path.exists() and not force:
         raise UsageError(f"{path} is there already; choose another name, or overwrite it with --force")
     if isinstance(model, str):
-        model = load_model(model, readout=readout)
-    elif readout != "checkpoint":
-        raise UsageError("readout goes with a model's name; a Model has its readout")
+        model = load_model(model, overrides=overrides, readout=readout)
+    elif readout != "checkpoint" or overrides is not None:
+        raise UsageError("readout and overrides go with a model's name; a Model has its readout")
     write_atomically(path, pack_bytes(model))
     return model
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from verify.kernel import Statement
 
 
+# What a report of `verify claims` says of itself, first of all.
+CLAIMS_REPORT = "verify-claims-report"
+_REPORT_HEAD = re.compile(rb'\s*\{\s*"format"\s*:\s*"' + CLAIMS_REPORT.encode() + rb'"')
 # Headers of a finished ledger and of a scan in progress.
 LEDGER_FILES = ("ledger.json", "journal.json")
 
@@ -39,14 +42,24 @@ def certificate_path(folder: Path, statement: Statement) -> Path:
     return path.with_name(f"{statement.token}-{digest}.json") if taken else path
 
 
+def model_path(folder: Path, model: str) -> Path:
+    """`folder`/model, with only harmless characters in the name: all certificates of models called so."""
+    return folder / _harmless(model)
+
+
 def domain_path(folder: Path, model: str, domain: str) -> Path:
     """`folder`/model/domain, with only harmless characters in the names."""
-    names = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-").lstrip(".") for part in (model, domain)]
-    return folder.joinpath(*(name or "model" for name in names))
+    return model_path(folder, model) / _harmless(domain)
+
+
+def _harmless(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-").lstrip(".") or "model"
 
 
 def require_writable(folder: Path) -> None:
     """Create `folder`, or raise OutputError before any work is done."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, and a folder is wanted: choose another with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -95,6 +108,11 @@ def read_regular(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise OversizedError(f"over the limit of {MAX_BYTES} bytes")
     return data
+
+
+def is_claims_report(data: bytes) -> bool:
+    """Whether a file says that it is a report of `verify claims`. No certificate or bundle begins so."""
+    return _REPORT_HEAD.match(data) is not None
 
 
 def certificate_files(paths: list[Path]) -> Iterator[Path]:

@@ -9,10 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from verify.errors import ModelUnavailableError, RefutedError, UsageError, VerifyError
+from verify.errors import (
+    ModelUnavailableError,
+    RefutedError,
+    UsageError,
+    VerifyError,
+    WrongFormatError,
+)
+from verify.files import is_claims_report, read_regular
 from verify.kernel import Bundle, Certificate, Proved, prove, prove_bundle, read
 from verify.kernel.bundle import readout_of
 from verify.kernel.statement import decimal_text, require_same_readout, require_same_tensors
+from verify.models.by_hand import described_by_hand
 from verify.models.transformer_lens import require_pack
 
 if TYPE_CHECKING:
@@ -26,6 +34,11 @@ if TYPE_CHECKING:
 
 # A folder of hostile files may name any number of models; no more than these are kept.
 _MOST_MODELS = 4
+_REPORT = (
+    "this is a report that `verify claims` wrote, and no certificate: it proves nothing. The claims that it "
+    "tells of, with their evidence, are checked by `verify claims FILE.toml... --audit`; where it lies in a "
+    "folder of --out, the files are those in claims/ beside it"
+)
 
 
 @dataclass
@@ -34,6 +47,7 @@ class Audit:
 
     hypotheses: what was not derived.
     model: the weights that it was compared with, None for a bundle alone; bundle: that bundle.
+    claims_report: whether the file is a report of `verify claims` and no certificate, which is an error too.
     """
 
     path: str
@@ -41,6 +55,7 @@ class Audit:
     ledger: ProvedLedger | None = None
     model: Model | None = None
     bundle: Bundle | None = None
+    claims_report: bool = False
     error: VerifyError | None = None
     hypotheses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -84,8 +99,6 @@ class Auditor:
         """Check one file, a certificate or a bundle. Declared errors are in the result; nothing else is
         caught.
         """
-        from verify.files import read_regular
-
         try:
             data = read_regular(path)
         except VerifyError as error:
@@ -94,8 +107,10 @@ class Auditor:
 
     def audit_bytes(self, data: bytes, name: str) -> Audit:
         """As `audit`, of the bytes of a file that goes by `name`."""
-        result = Audit(name)
+        result = Audit(name, claims_report=is_claims_report(data))
         try:
+            if result.claims_report:
+                raise WrongFormatError(_REPORT)
             found = read(data)
             if isinstance(found, Certificate):
                 result.model = self._model_for(found.statement, result)
@@ -149,15 +164,18 @@ class Auditor:
         by_hand = statement.epsilon_source.startswith("by hand") or (
             statement.norm == "none" and not statement.epsilon_source
         )
+        whence = "as the maker of the pack described them"
         if by_hand and isinstance(found, ModelUnavailableError):
+            whence = "taken from the certificate"
             found = self._loaded_once(f"{name}\n{hand_key(statement)}", name, overrides_of(statement))
+        if isinstance(found, ModelUnavailableError):
+            raise found
+        if described_by_hand(found.readout):
             result.hypotheses.append(
                 "the readout was described by hand: which tensors make the logits, the norm kind "
                 f"({statement.norm}), epsilon ({decimal_text(statement.epsilon)}) and the gain offset "
-                f"({statement.gain_offset}) are taken from the certificate"
+                f"({statement.gain_offset}) are {whence}"
             )
-        if isinstance(found, ModelUnavailableError):
-            raise found
         require_pack(statement, found.readout)
         return found
 
@@ -218,21 +236,27 @@ def hand_key(s: Statement) -> str:
 
 
 def derive_statement(statement: Statement, model: Model, result: Audit) -> None:
-    """Derive token text and competitor rule anew; RefutedError where they contradict the statement."""
+    """Derive token text and competitor rule anew; RefutedError where they contradict the statement.
+
+    A statement without a text says nothing of it: it was made where no tokenizer was at hand, or the
+    tokenizer has no such id.
+    """
     tokens = model.tokens
     size = tokens.size
     if size is None:
-        text = (
-            "that the token has no text"
-            if statement.text is None
-            else f"the token's text, {statement.text!r}"
-        )
-        result.hypotheses.append(f"{text}: no tokenizer file is at hand")
+        if statement.text is not None:
+            result.hypotheses.append(f"the token's text, {statement.text!r}: no tokenizer file is at hand")
         if statement.competitor_rule == "tokenizer":
             result.hypotheses.append(f"the tokenizer's size, {statement.competitors}")
     else:
         found = tokens.text(statement.token)
-        if found != statement.text:
+        if statement.text is None:
+            if found is not None:
+                result.notes.append(
+                    "the statement gives no text; the tokenizer at hand reads token "
+                    f"{statement.token} as {found!r}"
+                )
+        elif found != statement.text:
             raise RefutedError(
                 f"token {statement.token} is {found!r} in this tokenizer, not {statement.text!r} as stated"
             )
@@ -266,8 +290,9 @@ def assume_statement(certificate: Certificate, result: Audit) -> None:
     result.hypotheses += [
         f"these Merkle roots, of tensors with the stated dtypes and shapes, are of {name!r}: {roots}",
         f"the norm kind ({s.norm}), epsilon ({decimal_text(s.epsilon)}), the gain offset ({s.gain_offset})",
-        f"the token's text, {s.text!r}",
     ]
+    if s.text is not None:
+        result.hypotheses.append(f"the token's text, {s.text!r}")
     if s.competitor_rule == "tokenizer":
         result.hypotheses.append(f"the tokenizer's size, {s.competitors}")
     result.notes.append(

@@ -270,6 +270,7 @@ hand("support_only_needs_e", "unembedding bias", "none", 5, "readout", unspeakab
 # ---- statements ----
 case("tokenizer_rule", "padded", 0, "readout", speakable("1", state("1 0")), "a padded row would win, but is no competitor", competitors=6, competitor_rule="tokenizer")
 case("token_is_a_padded_row", "padded", 6, "readout", speakable("1", state("1 0")), "the token itself may lie beyond the tokenizer; its text is null", competitors=6, competitor_rule="tokenizer")
+case("text_left_out_beside_a_tokenizer", "padded", 0, "readout", speakable("1", state("1 0")), "vocab.json has a text for this id; the statement says nothing of it", competitors=6, competitor_rule="tokenizer", text=None)
 case("tokenizer_rule_unspeakable", "padded", 3, "readout", unspeakable("never", "0", "0 1 2", "2 1 1"), "text outside 16 bits: a pair of escapes", competitors=6, competitor_rule="tokenizer")
 case("padded_row_blocks_under_all", "padded", 0, "readout", unspeakable("never", "0", "1 2 6", "1 1 4"), "the same token is unspeakable among all rows")
 case("text_with_accents", "padded", 1, "readout", speakable("1/4", state("-8 1", 3)), "text outside ASCII")

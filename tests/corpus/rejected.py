@@ -281,7 +281,6 @@ forge("token_of_another_certificate", N, "8 range", "token 0 is in its own suppo
 forge("tokenizer_contradicts_fewer", "tokenizer_rule", "tokenizer size", "vocab.json has 6 ids, the statement says 5 (needs the tokenizer's file)", {"statement/competitors": 5})
 forge("tokenizer_contradicts_more", "tokenizer_rule_unspeakable", "tokenizer size", "vocab.json has 6 ids, the statement says 8 (needs the tokenizer's file)", {"statement/competitors": 8})
 forge("tokenizer_contradicts_text", "tokenizer_rule", "tokenizer text", "vocab.json has another text for this id (needs the tokenizer's file)", {"statement/text": "The"})
-forge("tokenizer_contradicts_null", "tokenizer_rule", "tokenizer text", "vocab.json has a text for this id (needs the tokenizer's file)", {"statement/text": None})
 forge("tokenizer_contradicts_padding", "token_is_a_padded_row", "tokenizer text", "vocab.json has no text for a padded row (needs the tokenizer's file)", {"statement/text": ""})
 # ---- support-only ----
 forge("support_only_undetermined", N, "3 one solution", "four rows in two dimensions without biases: two solutions", {VALUES: None})

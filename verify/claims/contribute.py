@@ -19,7 +19,7 @@ from verify.claims.report import as_json, by_file, counts, totals, weights_lines
 from verify.claims.weights import Identity
 from verify.errors import ModelUnavailableError, NotAtHandError, UsageError, VerifyError
 from verify.figures import escape
-from verify.files import domain_path, read_regular, require_writable, write_atomically
+from verify.files import model_path, read_regular, require_writable, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,8 +99,7 @@ def everywhere(
     out = []
     for name in names:
         model = weights.named(name)
-        hypothesis = f"this folder is {name}" if name in weights.folders else ""
-        found = Elsewhere(name, Identity(model.readout.fingerprint, model.revision, hypothesis))
+        found = Elsewhere(name, weights.identity_of(name))
         for (token, domain), asked in questions.verdicts.items():
             computer.tell(f"{name}: token {token} in {domain}")
             found.verdicts[token, domain] = computer.decide(model, "all", token, asked).verdict
@@ -154,7 +153,7 @@ def require_ready(
 def _require_no_reserved_name(models: Iterable[str]) -> None:
     """Raise UsageError if a model's certificates would lie where the page and its like go."""
     for model in models:
-        if domain_path(Path(), model, "x").parent.name.lower() in _RESERVED:
+        if model_path(Path(), model).name.lower() in _RESERVED:
             raise UsageError(f"--out: a model cannot be called {model!a} there, which names another file")
 
 

@@ -64,6 +64,15 @@ _DATE = re.compile(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MARGIN = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?(e-?[0-9]{1,3})?")
+_TEXT = "text in quotes"
+# The types of TOML; true and false are no numbers. What is left are dates and times.
+_KINDS = (
+    (str, _TEXT),
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (list, "a list"),
+    (dict, "a table"),
+)
 _DEFAULTS = ("model", "revision", "fingerprint", "domain", "competitors", "universe", "evidence", "expect")
 # What binds a claim to the weights of one model.
 _OF_WEIGHTS = ("revision", "fingerprint", "competitors")
@@ -100,9 +109,9 @@ def from_bytes(data: bytes, path: Path) -> ClaimsFile:
     except ValueError:
         raise NotationError("not TOML that is read here: an integer has thousands of digits") from None
     if root.get("format") != FORMAT:
-        raise WrongFormatError(f'format is {_shown(root.get("format"))}, expected "{FORMAT}"')
+        raise WrongFormatError(_head(root, "format", f'"{FORMAT}"', _TEXT))
     if type(root.get("version")) is not int or root["version"] != VERSION:
-        raise WrongVersionError(f"version is {_shown(root.get('version'))}, this program reads {VERSION}")
+        raise WrongVersionError(_head(root, "version", str(VERSION), "a number"))
     _keys(root, "the file", ("format", "version", "source", "universe", "claim"), ("defaults",))
     source = _source(root["source"])
     universes = {name: _universe(name, value) for name, value in _table(root["universe"], "universe").items()}
@@ -114,7 +123,7 @@ def from_bytes(data: bytes, path: Path) -> ClaimsFile:
     lines = _lines(text)
     for number, value in enumerate(root["claim"], 1):
         table = _table(value, f"claim number {number}")
-        name = _shown(table["id"]) if "id" in table else f"number {number}"
+        name = ascii(table["id"][:100]) if isinstance(table.get("id"), str) else f"number {number}"
         try:
             claim = _claim(_with_defaults(table, defaults), universes, lines)
         except MalformedError as error:
@@ -287,7 +296,7 @@ def _require_margin(text: str) -> None:
 
 def _evidence(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise FieldValueError("evidence is not a list of paths")
+        raise FieldValueError(f"evidence: give a list of paths, not {_kind(value)}")
     paths = tuple(_text(x, "evidence") for x in value)
     if len(set(paths)) != len(paths):
         raise DuplicateKeyError("evidence names a path twice")
@@ -387,9 +396,25 @@ def _header(text: str) -> str:
     return "\n".join(lines)
 
 
+def _head(root: dict[str, Any], name: str, wanted: str, kind: str) -> str:
+    """Why the file's format or version is not the one that is read here."""
+    if name not in root:
+        return f"{name} is missing: write {name} = {wanted}"
+    if _kind(root[name]) != kind:
+        return f"{name}: give {kind}, not {_kind(root[name])}: {name} = {wanted}"
+    found = root[name]
+    shown = ascii(found[:100]) if isinstance(found, str) else found if -(10**9) < found < 10**9 else "huge"
+    return f"{name} is {shown}, this program reads {name} = {wanted}"
+
+
+def _kind(value: object) -> str:
+    """What a value of a file is, in the words of a person who writes one."""
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date or time")
+
+
 def _table(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FieldValueError(f"{what} is not a table")
+        raise FieldValueError(f"{what}: give a table, not {_kind(value)}")
     return value
 
 
@@ -405,7 +430,7 @@ def _keys(f: dict[str, Any], what: str, needed: tuple[str, ...], allowed: tuple[
 
 def _string(value: object, what: str) -> str:
     if not isinstance(value, str):
-        raise FieldValueError(f"{what} is not a string")
+        raise FieldValueError(f"{what}: give {_TEXT}, not {_kind(value)}")
     return value
 
 
@@ -422,24 +447,23 @@ def _printable(value: object, what: str) -> str:
     return text
 
 
-def _shown(value: object) -> str:
-    """Any value of a file, fit for one line of a message."""
-    return ascii(value[:100]) if isinstance(value, str) else f"no text but {type(value).__name__}"
-
-
 def _one_of(value: object, allowed: tuple[str, ...], what: str) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise FieldValueError(f"{what} is {_shown(value)}: use {', '.join(x for x in allowed if x)}")
-    return value
+    text = _string(value, what)
+    if text not in allowed:
+        raise FieldValueError(f"{what} is {text[:100]!a}: use {', '.join(x for x in allowed if x)}")
+    return text
 
 
 def _match(value: object, pattern: re.Pattern[str], what: str, words: str) -> str:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
+    text = _string(value, what)
+    if not pattern.fullmatch(text):
         raise NotationError(f"{what} is not of {words}")
-    return value
+    return text
 
 
 def _count(value: object, what: str) -> int:
+    if not isinstance(value, (int, float)):
+        raise FieldValueError(f"{what}: give a number, not {_kind(value)}")
     if type(value) is not int or not 0 <= value <= _MOST_ROWS:
         raise FieldValueError(f"{what} is not a natural number of at most {_MOST_ROWS}")
     return value
@@ -447,7 +471,7 @@ def _count(value: object, what: str) -> int:
 
 def _tokens(value: object, what: str) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise FieldValueError(f"{what}: tokens are not a list of ids")
+        raise FieldValueError(f"{what}: give the tokens as a list of ids, not {_kind(value)}")
     if not value:
         raise FieldValueError(f"{what}: it is empty")
     tokens = tuple(_count(x, f"{what}: a token") for x in value)

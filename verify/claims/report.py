@@ -23,6 +23,7 @@ from verify.claims.judge import (
     shown,
 )
 from verify.figures import escape, plain
+from verify.files import CLAIMS_REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,7 +114,7 @@ def as_json(results: Sequence[Result], code: int, folder: str = "") -> str:
     """
     return json.dumps(
         {
-            "format": "verify-claims-report",
+            "format": CLAIMS_REPORT,
             "version": 2,
             "exit_code": code,
             "counts": counts(results),

@@ -1,4 +1,4 @@
-"""STATEMENT. The weights that a claim is about: bundled, in a folder that was named, or in the hub's cache.
+"""STATEMENT. The weights that a claim is about: bundled, where --model-dir says, or in the hub's cache.
 
 Wrong here = a claim is checked on another model than it names.
 """
@@ -10,10 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from verify.claims.claim import ANY_MODEL
-from verify.errors import FieldValueError, ModelUnavailableError, NotAtHandError, UsageError
-from verify.models import competitor_count, load_model, load_named
+from verify.errors import (
+    FieldValueError,
+    ModelUnavailableError,
+    NotAtHandError,
+    UsageError,
+    VerifyError,
+)
+from verify.models import competitor_count, load_model, load_named, packed
 from verify.models.bundled import BUNDLED
 from verify.models.hub import split_hub_name
+from verify.models.transformer_lens import is_processed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,7 +50,7 @@ class Identity:
 
 
 class Weights:
-    """Models by the names that claims use. folders: name -> folder, for those that lie elsewhere.
+    """Models by the names that claims use. folders: name -> folder, pack or GGUF file, for those elsewhere.
 
     A name is never a path: a folder of the working directory that is called like a hub model is not that.
     fetch: only what a message proposes. Whether the hub is asked is its client's setting.
@@ -59,10 +66,12 @@ class Weights:
             if name in BUNDLED:
                 raise UsageError(f"--model-dir {name}: this model comes with this program; leave it out")
         self._loaded: dict[tuple[str, str | None], Model] = {}
-        self._absent: dict[tuple[str, str | None], ModelUnavailableError] = {}
+        self._failed: dict[tuple[str, str | None], VerifyError] = {}
+        # What a folder or file goes by itself: in words, and its revision.
+        self._own: dict[str, tuple[str, str | None]] = {}
 
     def require_used(self, names: Iterable[str]) -> None:
-        """Raise UsageError if a folder was given for a model that no claim is about."""
+        """Raise UsageError if a place was given for a model that no claim is about."""
         unused = set(self.folders) - set(names)
         if unused:
             raise UsageError(f"--model-dir {min(unused)!a}: no claim is about a model of this name")
@@ -77,9 +86,8 @@ class Weights:
         model = self.named(claim.model, claim.revision)
         found = model.revision
         if claim.model in self.folders:
-            # Its name may speak against the claim, but cannot speak for it.
-            name = self.folders[claim.model].resolve().name
-            found = name if _COMMIT.fullmatch(name) else claim.revision
+            # What it goes by itself may speak against the claim, but cannot speak for it.
+            found = self._own[claim.model][1] or claim.revision
         if claim.revision not in (None, found):
             raise UsageError(
                 f"claim {claim.id!a}: the weights at hand for {claim.model!a} are of revision "
@@ -97,16 +105,28 @@ class Weights:
         """What to tell about the weights of a claim.
 
         A folder does not say which model it holds, --model-dir does: a hypothesis. A claim's fingerprint
-        names the tensors, and leaves what the folder's other files say.
+        names the tensors, and leaves what the folder's other files say. What a pack says is its maker's word.
         """
+        name = f"{claim.model}@{claim.revision}" if claim.revision else claim.model
+        return self._identity(model, claim.model, name, known=claim.fingerprint is not None)
+
+    def identity_of(self, name: str) -> Identity:
+        """The same of a model by its name alone."""
+        return self._identity(self.named(name), name, name, known=False)
+
+    def _identity(self, model: Model, key: str, name: str, *, known: bool) -> Identity:
+        """known: whether a fingerprint says which tensors are meant."""
         hypothesis = ""
-        if claim.model in self.folders:
-            revision = f"@{claim.revision}" if claim.revision else ""
-            hypothesis = f"this folder is {claim.model}{revision}"
-            if claim.fingerprint is not None:
-                hypothesis = (
-                    f"norm, epsilon and tokenizer of {claim.model}{revision} are those of this folder"
-                )
+        if key in self.folders:
+            path, notes = self.folders[key], ""
+            place = "folder" if path.is_dir() else "pack" if packed.named_so(path) else "GGUF file"
+            if place != "folder":
+                own, _ = self._own[key]
+                place += f" (it calls itself {own})" if own != name else ""
+                notes = "".join(f"; {note}" for note in model.readout.notes)
+            hypothesis = f"this {place} is {name}{notes}"
+            if known:
+                hypothesis = f"norm, epsilon and tokenizer of {name} are those of this {place}{notes}"
         return Identity(model.readout.fingerprint, model.revision, hypothesis)
 
     def competitors(self, claim: Claim, model: Model) -> int:
@@ -116,17 +136,19 @@ class Weights:
         return competitor_count(model, claim.competitors)
 
     def named(self, name: str, revision: str | None = None) -> Model:
-        """The model of a name. Raises NotAtHandError, ModelUnavailableError: remembered, and asked once."""
+        """The model of a name. Raises NotAtHandError, another ModelUnavailableError, UsageError: remembered,
+        and asked once.
+        """
         key = (name, revision)
-        if key in self._absent:
-            raise self._absent[key]
+        if key in self._failed:
+            raise self._failed[key]
         if key not in self._loaded:
             if len(self._loaded) >= _MOST_MODELS:
                 self._loaded.pop(next(iter(self._loaded)))
             try:
                 self._loaded[key] = self._load(name, revision)
-            except ModelUnavailableError as error:
-                self._absent[key] = error
+            except VerifyError as error:
+                self._failed[key] = error
                 raise
         return self._loaded[key]
 
@@ -134,14 +156,11 @@ class Weights:
         if name in BUNDLED:
             return load_named(name)
         if name in self.folders:
-            try:
-                return replace(load_model(str(self.folders[name])), name=name, revision=None)
-            except ModelUnavailableError as error:
-                raise ModelUnavailableError(f"--model-dir {name!a}: {error}") from error
+            return self._load_given(name)
         if split_hub_name(name) is None:
             raise NotAtHandError(
                 f"the weights of {name} are not at hand: it is neither a bundled model nor a name of the "
-                "hub; say where its folder is by --model-dir"
+                "hub; say where its folder, pack or .gguf file lies by --model-dir"
             )
         try:
             model = load_named(f"{name}@{revision}" if revision else name)
@@ -159,6 +178,30 @@ class Weights:
                 "revision"
             )
         return model
+
+    def _load_given(self, name: str) -> Model:
+        """What lies where --model-dir says, under the claims' name. What it says of itself must fit."""
+        path = self.folders[name]
+        try:
+            # From here a relative path is no bundled name.
+            model = load_model(str(path.absolute()))
+        except (ModelUnavailableError, UsageError) as error:
+            raise type(error)(f"--model-dir {name!a}: {error}") from error
+        own = f"{model.name}@{model.revision}" if model.revision else model.name
+        self._own[name] = own, model.revision or _commit_in(path, model.name)
+        # Of a folder that was packed only its last part is known, so that says nothing against another name.
+        if model.name != name and (model.revision is not None or is_processed(model.readout)):
+            raise UsageError(
+                f"--model-dir {name!a}: {path.name} says that it is {own!a}, another model; give the pack of "
+                f"{name!a} itself (verify pack MODEL -o FILE), or its folder"
+            )
+        return replace(model, name=name, revision=None)
+
+
+def _commit_in(path: Path, name: str) -> str | None:
+    """The commit that a snapshot in the hub's cache is called by, or a file's folder there."""
+    last = path.resolve().name if path.is_dir() else path.absolute().parent.name
+    return next((x for x in (name, last) if _COMMIT.fullmatch(x)), None)
 
 
 def key_of(model: Model) -> Key:

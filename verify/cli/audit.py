@@ -43,7 +43,8 @@ def command(
 
     What stands in no tensor (norm, epsilon, token text) is derived anew from the model's own files;
     what cannot be derived is listed as a HYPOTHESIS above the verdict. The exit code is that of the
-    worst file: refuted 1, malformed 4, unavailable 5. In a folder every .json file counts as one.
+    worst file: refuted 1, malformed 4, unavailable 5. In a folder every .json file counts as one, but
+    reports of `verify claims`. Files that are unavailable for one reason are told once and counted.
     A certificate that names a hub model has it fetched, unless HF_HUB_OFFLINE=1 or --model is given.
     """
     from verify.errors import UsageError
@@ -55,41 +56,70 @@ def command(
     ledgers = [ledger for path in certificates for ledger in find_ledgers(path)]
     if not files and not ledgers:
         raise UsageError("nothing to audit: the folders hold no .json file and no finished ledger")
-    report = _Json() if as_json else _Lines() if verbose or len(files) <= MANY else _Summary()
+    report = _Json() if as_json else _Lines(verbose) if verbose or len(files) <= MANY else _Summary()
     auditor, codes = Auditor(model), set()
+    skipped = 0
     with progress("auditing", 0 if as_json else len(files)) as advance:
         for path in files:
             result = auditor.audit(path)
+            advance()
+            if result.claims_report and path not in certificates:
+                skipped += 1
+                continue
             codes.add(result.exit_code)
             report.add(result)
-            advance()
     for ledger in ledgers:
         with phases(quiet=as_json) as tell:
             result = auditor.audit_ledger(ledger, tell, workers=workers)
         codes.add(result.exit_code)
         report.add(result)
-    report.end(len(files) + len(ledgers))
+    report.end(len(files) - skipped + len(ledgers))
+    if skipped:
+        what = "a report" if skipped == 1 else f"{skipped} reports"
+        click.echo(f"skipped {what} of `verify claims`, which proves nothing by itself", err=as_json)
+    if not codes:
+        raise UsageError("nothing to audit: the folders hold no certificate and no finished ledger")
     return next(code for code in _WORST_FIRST if code in codes)
 
 
 class _Lines:
-    """Hypotheses, notes and a verdict for every file."""
+    """Hypotheses, notes and a verdict for every file; what makes several unavailable once, unless `every`."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: bool = False) -> None:
         self.outcomes: Counter[str] = Counter()
+        self.every = every
+        # Reason -> what was told of the first file, and how many files there are.
+        self.missing: dict[str, tuple[str, int]] = {}
 
     def add(self, result: Audit) -> None:
         from verify.figures import plain
         from verify.render import audit_line
 
         self.outcomes[result.outcome] += 1
+        if self.grouped(result):
+            return
         for line in result.hypotheses:
             click.echo(f"HYPOTHESIS {plain(line)}")
         for line in result.notes:
             click.echo(f"note       {plain(line)}")
         click.echo(audit_line(result), err=not result.accepted)
 
+    def grouped(self, result: Audit) -> bool:
+        """Whether this is told at the end, with others of its reason."""
+        from verify.render import audit_line
+
+        reason = str(result.error)
+        if self.every or result.outcome != "unavailable":
+            return False
+        if reason not in self.missing and len(self.missing) >= MANY:
+            return False
+        line, count = self.missing.get(reason, (audit_line(result), 0))
+        self.missing[reason] = line, count + 1
+        return True
+
     def end(self, total: int) -> None:
+        for line, count in self.missing.values():
+            click.echo(f"{line} [{count} files]" if count > 1 else line, err=True)
         if total > 1:
             parts = [
                 f"{n} {outcome}" for outcome, n in sorted(self.outcomes.items()) if outcome != "accepted"
@@ -110,6 +140,8 @@ class _Summary(_Lines):
         from verify.render import audit_line
 
         self.outcomes[result.outcome] += 1
+        if self.grouped(result):
+            return
         if not result.accepted or result.ledger is not None:
             click.echo(audit_line(result), err=not result.accepted)
         if not result.accepted:

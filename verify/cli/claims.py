@@ -28,6 +28,7 @@ _FORMATS = ("text", "json", "junit", "sarif", "github")
     epilog="\b\nExamples:\n"
     "  verify claims certificates/claims/*.toml --audit --allow-unchecked\n"
     "  verify claims my-paper.toml --model-dir my-org/my-model=./checkpoint\n"
+    "  verify claims my-paper.toml --model-dir my-org/my-model=my-model.pack.safetensors\n"
     "  verify claims my-paper.toml --recompute --out contribution\n"
     "\b\nExit codes: 0 all as the files expect, 1 a claim is not, 3 undecided, 5 unchecked (its\n"
     "weights are not at hand); an ERROR: 1 evidence does not hold, 2 usage or other weights,\n"
@@ -35,7 +36,11 @@ _FORMATS = ("text", "json", "junit", "sarif", "github")
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option(
-    "--model-dir", "folders", multiple=True, metavar="NAME=PATH", help="Where the weights of a model lie."
+    "--model-dir",
+    "folders",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Where the weights of a model lie: a folder, a pack or a .gguf file.",
 )
 @click.option("--recompute", is_flag=True, help="Decide everything anew; leave saved evidence aside.")
 @click.option("--audit", is_flag=True, help="Saved evidence only, and what needs no solver.")
@@ -152,10 +157,28 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
             raise UsageError(f"--model-dir {text[:100]!a}: write NAME=PATH")
         if name in out:
             raise UsageError(f"--model-dir {name[:100]!a} is given twice")
-        if not Path(path).is_dir():
-            raise UsageError(f"--model-dir {name[:100]!a}: {path[:200]!a} is not a folder")
-        out[name] = Path(path)
+        out[name] = _place(path, f"--model-dir {name[:100]!a}")
     return out
+
+
+def _place(text: str, option: str) -> Path:
+    """A folder or file that is there, and may be a model."""
+    from verify.models import gguf, packed
+
+    shown = ascii(text[:200])
+    try:
+        path = Path(text).expanduser()
+        known = path.is_dir() or (path.is_file() and path.name.lower().endswith((gguf.SUFFIX, packed.SUFFIX)))
+        if not known and path.exists():
+            raise UsageError(
+                f"{option}: {shown} is neither a folder with config.json and the weights, nor a pack "
+                f"({packed.SUFFIX}, made by `verify pack`), nor a {gguf.SUFFIX} file"
+            )
+    except (OSError, ValueError, RuntimeError):  # too long, or no name of a file at all
+        known = False
+    if not known:
+        raise UsageError(f"{option}: there is no folder or file {shown}")
+    return path
 
 
 def _judge(files: Sequence[ClaimsFile], judge: Judge, *, quiet: bool) -> list[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,6 @@ def command(
     """
     from verify.api import ALL_DOMAINS, decide_all, load_model
     from verify.errors import UsageError
-    from verify.models.bundled import BUNDLED
 
     if compare and len(tokens) > 1:
         raise UsageError("--compare runs for minutes a token: give it one token")
@@ -92,7 +92,7 @@ def command(
     chosen = {k: options[k] for k in ("domain", "competitors", "proposer", "solver", "multipliers")}
     domains = len(ALL_DOMAINS) if options["domain"] == "all" else 1
     made = decide_all(tokens, loaded, out=out, **chosen)
-    decided = True
+    decided, saved = True, False
     for number, token in enumerate(tokens, 1):
         decisions: list[Decision] = []
         for place in range(1, domains + 1):
@@ -104,16 +104,27 @@ def command(
         decided = decided and all(d.proved for d in decisions)
         if domains > 1 and not as_json:
             _print_summary(decisions)
-    if not as_json and loaded.checkpoint is not None:
-        click.echo(
-            f"To check them again: verify pack {model} --readout transformer-lens -o tl.safetensors, "
-            f"then verify audit {out} --model tl.safetensors"
-        )
-    elif not as_json and Path(model).exists() and model not in BUNDLED:
-        click.echo(f"To check them again: verify audit {out} --model {model}")
+        saved = saved or any(d.path for d in decisions)
+    if saved and not as_json:
+        _tell_how_to_audit(loaded, model, out)
     if compare:
         _compare(loaded, decisions, options, as_json)
     return EXIT_DECIDED if decided else EXIT_UNDECIDED
+
+
+def _tell_how_to_audit(model: Model, named: str, out: str) -> None:
+    """Where no certificate can name the model: the folder of this one alone, as others need other weights."""
+    from verify.files import model_path
+    from verify.models.bundled import BUNDLED
+
+    folder, place = shlex.quote(str(model_path(Path(out), model.name))), shlex.quote(named)
+    if model.checkpoint is not None:
+        click.echo(
+            f"To check them again: verify pack {place} --readout transformer-lens -o tl.safetensors, "
+            f"then verify audit {folder} --model tl.safetensors"
+        )
+    elif named not in BUNDLED and Path(named).expanduser().exists():
+        click.echo(f"To check them again: verify audit {folder} --model {place}")
 
 
 def _print(decision: Decision, as_json: bool) -> None:

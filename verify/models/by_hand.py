@@ -26,6 +26,16 @@ FLAGS = (
     "--unembedding NAME --norm layernorm|rmsnorm|none --norm-gain NAME --norm-shift NAME "
     "--logit-bias NAME --gain-offset 0|1 --epsilon 1e-5"
 )
+# Whatever command it is that stopped here, one of these helps.
+_HINT = (
+    f"Describe the readout by hand in `verify token`, `verify scan` or `verify pack`, in flags or in a file: "
+    f"{FLAGS}, or --readout-file FILE.toml (docs/models.md).\n"
+    "For other commands: `verify pack MODEL --unembedding NAME ... -o FILE.safetensors` makes a pack of it "
+    "that they take."
+)
+# The note that a description leaves on the readout, also in packs.
+_DESCRIBED = "the readout was described by hand; nothing checks it against the model's own code"
+_SOURCE = "by hand"
 _MATRICES, _VECTORS = 12, 16
 _TOML_LIMIT = 1 << 16
 
@@ -129,9 +139,14 @@ def readout_by_hand(checkpoint: Checkpoint, overrides: ReadoutOverrides) -> Read
         bias=_optional(checkpoint, overrides.logit_bias, "--logit-bias"),
         gain_offset=overrides.gain_offset,
         epsilon=overrides.exact_epsilon(),
-        epsilon_source=f"by hand: {overrides.epsilon}" if overrides.epsilon is not None else "",
-        notes=("the readout was described by hand; nothing checks it against the model's own code",),
+        epsilon_source=f"{_SOURCE}: {overrides.epsilon}" if overrides.epsilon is not None else "",
+        notes=(_DESCRIBED,),
     )
+
+
+def described_by_hand(readout: Readout) -> bool:
+    """Whether a person said which tensors, norm and epsilon these are; of a pack, as it says itself."""
+    return _DESCRIBED in readout.notes or readout.epsilon_source.startswith(_SOURCE)
 
 
 def candidates(checkpoint: Checkpoint, config: Config | None) -> str:
@@ -152,7 +167,7 @@ def candidates(checkpoint: Checkpoint, config: Config | None) -> str:
     lines += [f"  {checkpoint.describe(name)}" for name in matrices] or ["  none"]
     lines += ["vectors outside the layers (gain, shift, logit bias):"]
     lines += [f"  {checkpoint.describe(name)}" for name in vectors[:_VECTORS]] or ["  none"]
-    return "\n".join([*lines, f"Describe the readout by hand: {FLAGS}"])
+    return "\n".join([*lines, _HINT])
 
 
 def _named(checkpoint: Checkpoint, name: str, flag: str) -> Tensor:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from verify.models.checkpoints import Checkpoint
     from verify.models.config import Config
 
-_BY_HAND = "describe the readout by hand (--unembedding and the other flags)"
+_BY_HAND = (
+    "describe the readout by hand (--unembedding and the other flags, or --readout-file, of `verify token`, "
+    "`verify scan` and `verify pack`, whose pack other commands take)"
+)
 _CONFIG_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 
 

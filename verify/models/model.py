@@ -5,6 +5,7 @@ Wrong here = a true claim about another model than the one that was asked for.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from verify.models.transformer_lens import processed, processed_name
 from verify.models.vocabularies import find_vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from verify.kernel.readout import Readout
     from verify.models.checkpoints import Checkpoint
     from verify.models.config import Config
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 _DECODER_SIZES = ("decoder_vocab_size", "target_vocab_size", "tgt_vocab_size")
 READOUTS = ("checkpoint", "transformer-lens")
+_MOST_SHOWN = 500
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,12 @@ def load_model(
     """
     if readout not in READOUTS:
         raise UsageError(f"unknown readout {readout!r}: use {' or '.join(READOUTS)}")
-    try:
+    with _named(name_or_path):
         source = Source(name_or_path, overrides, readout)
         file = _model_file(name_or_path)
         if file is not None:
             return _load_file(file, source)
         return _load(*_resolve(name_or_path), source)
-    except OSError as error:
-        raise ModelUnavailableError(f"{name_or_path[:100]!a} cannot be read: {error}") from error
 
 
 def load_named(name: str, *, overrides: ReadoutOverrides | None = None, readout: str = "checkpoint") -> Model:
@@ -90,10 +92,8 @@ def load_named(name: str, *, overrides: ReadoutOverrides | None = None, readout:
     For names that come from files, which must not mean whatever lies in the working directory.
     Raises as `load_model`.
     """
-    try:
+    with _named(name):
         return _load(*_resolve_name(name), Source(name, overrides, readout, named=True))
-    except OSError as error:
-        raise ModelUnavailableError(f"{name[:100]!a} cannot be read: {error}") from error
 
 
 def load_again(source: Source) -> Model:
@@ -132,11 +132,25 @@ def competitor_count(model: Model, rule: str) -> int:
     return min(model.tokens.size, model.readout.vocabulary)
 
 
+@contextmanager
+def _named(asked: str) -> Iterator[None]:
+    """Why a model cannot be loaded, with the name or path that was asked for: a file is called like many."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelUnavailableError(f"{asked[:100]!a} cannot be read: {error}") from error
+    except ModelUnavailableError as error:
+        shown = asked if len(asked) <= _MOST_SHOWN else f"{asked[:_MOST_SHOWN]}..."
+        if str(error).startswith(f"{shown}: ") or ascii(asked[:100]) in str(error):
+            raise
+        raise type(error)(f"{shown}: {error}") from error
+
+
 def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) -> Model:
     overrides = source.overrides
     revision = None if snapshot is None else snapshot.commit
     if (folder / "adapter_config.json").exists():
-        raise ModelUnavailableError(f"{name}: the folder holds an adapter; merge it into the weights first")
+        raise ModelUnavailableError("the folder holds an adapter; merge it into the weights first")
     checkpoint = open_checkpoint(folder) if snapshot is None else open_snapshot(snapshot)
     files: dict[str, str] = {}
     config: Config | None = None
@@ -150,7 +164,7 @@ def _load(folder: Path, name: str, snapshot: Snapshot | None, source: Source) ->
         config = read_config(folder)
         if config is None:
             raise ModelUnavailableError(
-                f"{name}: no config.json, so the architecture is unknown.\n" + candidates(checkpoint, None)
+                "no config.json, so the architecture is unknown.\n" + candidates(checkpoint, None)
             )
         files[config.name] = config.sha256
         readout = locate_readout(checkpoint, config)
@@ -239,7 +253,7 @@ def _resolve(text: str) -> tuple[Path, str, Snapshot | None]:
             return path, path.resolve().name, None
         if path is not None and path.exists():
             raise ModelUnavailableError(
-                f"{path.name} is a file; pass the folder that holds config.json and the weights, "
+                f"{text[:100]!a} is a file; pass the folder that holds config.json and the weights, "
                 "a .gguf file, or a .safetensors file made by `verify pack`"
             )
     except (OSError, ValueError, RuntimeError) as error:

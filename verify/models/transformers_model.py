@@ -211,7 +211,7 @@ def _class_of(folder: Path) -> Any:
 
     config = read_config(folder)
     if config is None:
-        raise ModelUnavailableError(f"{folder.name} has no config.json: transformers cannot tell its class")
+        raise ModelUnavailableError(f"{folder} has no config.json: transformers cannot tell its class")
     headless = {str(name) for name in MODEL_MAPPING_NAMES.values() if "For" not in str(name)}
     entries = ARCHITECTURES.get(str(config.get("model_type")), ())
     named = config.get("architectures")
