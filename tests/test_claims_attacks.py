@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -272,23 +273,54 @@ def test_a_large_universe_on_a_sphere_is_decided_token_by_token(
     assert [r.outcome for r in found] == ["CONFIRMED", "CONFIRMED"]
 
 
-def test_a_count_that_is_too_large_shows_the_tokens_of_which_it_is_false(
-    square: Path, tmp_path: Path
-) -> None:
+def counted(result: Result, count: int, holds: Sequence[bool | None]) -> list[str]:
+    """What is shown of a refuted count, of tokens that are settled so."""
+    findings = [Finding(t, each, str(each)) for t, each in enumerate(holds)]
+    claim = replace(result.claim, count=count, tokens=tuple(range(len(holds))))
+    return list(shown(Result(result.file, claim, "REFUTED", findings)))
+
+
+def test_a_wrong_count_shows_the_whole_of_the_smaller_group(square: Path, tmp_path: Path) -> None:
     path = claims(tmp_path, 'verdict = "unspeakable"')
-    for count, verdict in ((4, "speakable"), (2, "unspeakable")):
+    for count, named, verdict in (
+        (4, "not unspeakable, 3 of 6: 1, 3, 4", "speakable"),
+        (2, "unspeakable, 3 of 6: 0, 2, 5", "unspeakable"),
+    ):
         path.write_text(path.read_text().replace("count = 3", f"count = {count}"))
         result = judged(path, square)[0]
         assert result.outcome == "REFUTED"
-        assert all(f": {verdict}," in words or words.startswith("and ") for words in shown(result))
+        first, *rest = shown(result)
+        assert first == f"proved {named}"
+        assert all(f": {verdict}," in words for words in rest)
+        assert len(rest) == 3
+        assert named in run("claims", path, "--model-dir", f"square={square}").stdout
         path.write_text(path.read_text().replace(f"count = {count}", "count = 3"))
-    # Where some are open, those that hold are too few even with them.
-    claim = replace(result.claim, count=5)
-    findings = [Finding(t, holds, str(holds)) for t, holds in enumerate([True, False, False, None])]
-    assert list(shown(Result(result.file, claim, "REFUTED", findings))) == [
-        "token 1: False",
-        "token 2: False",
-    ]
+    # Too many or too few: the smaller group tells the number of the other.
+    kinds = [*[True] * 2, *[False] * 7]
+    for count in (1, 5):
+        first, *words = counted(result, count, kinds)
+        assert first == "proved unspeakable, 2 of 9: 0, 1"
+        assert words == ["token 0: True", "token 1: True"]
+        first, *words = counted(result, 9 - count, [not x for x in kinds])
+        assert first == "proved not unspeakable, 2 of 9: 0, 1"
+        assert words == ["token 0: False", "token 1: False"]
+    first, *words = counted(result, 2, [False] * 7)
+    assert first == "proved unspeakable: none of 7"
+    assert words[0] == "token 0: False"
+    assert counted(result, 2, [True] * 7)[:2] == ["proved unspeakable: every one of 7", "token 0: True"]
+    first, *_ = counted(result, 1, [*[True] * 120, *[False] * 121])
+    assert first.endswith(", 98, 99 and 20 more")
+
+
+def test_with_open_tokens_only_the_group_that_refutes_a_count_is_shown(square: Path, tmp_path: Path) -> None:
+    path = claims(tmp_path, 'verdict = "unspeakable"')
+    result = judged(path, square)[0]
+    # At most two of five hold: three are proved otherwise.
+    assert counted(result, 5, [True, False, False, None, False])[0] == (
+        "proved not unspeakable, 3 of 5: 1, 2, 4"
+    )
+    # Three hold, though the smaller group is the other.
+    assert counted(result, 2, [True, True, False, None, True])[0] == ("proved unspeakable, 3 of 5: 0, 1, 4")
 
 
 def test_of_many_tokens_a_report_lists_those_that_stand_out(square: Path, tmp_path: Path) -> None:

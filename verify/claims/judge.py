@@ -39,6 +39,8 @@ CONFIRMED, REFUTED, UNDECIDED, UNCHECKED = "CONFIRMED", "REFUTED", "UNDECIDED", 
 SAME, OTHER = "SAME ANSWER", "OTHER ANSWER"
 ERROR = "ERROR"
 OUTCOMES = (CONFIRMED, REFUTED, SAME, OTHER, UNDECIDED, UNCHECKED, ERROR)
+# Ids of a group that are written out for people; a report in JSON has all of the smaller one.
+_LISTED = 100
 DEFAULT, AUDIT, RECOMPUTE = "default", "audit", "recompute"
 
 
@@ -260,16 +262,43 @@ def _result(file: ClaimsFile, claim: Claim, findings: list[Finding]) -> Result:
     return result
 
 
+def _miscounted(result: Result) -> bool:
+    """Whose number shows that a count is wrong: the tokens of which it holds, or those of which it does not.
+
+    Where all are settled either does, and the smaller group is told.
+    """
+    yes, no, open_ = result.counts
+    too_few = result.claim.count is not None and yes + open_ < result.claim.count
+    if open_ or yes == no:
+        return not too_few
+    return yes < no
+
+
+def _members(result: Result, counted: bool) -> str:
+    """The whole group, by its ids: what refutes a count."""
+    tokens = [f.token for f in result.findings if f.holds is counted]
+    verdict = f"{'' if counted else 'not '}{result.claim.verdict}"
+    if not tokens:
+        some = "none" if counted else "every one"
+        return f"proved {result.claim.verdict}: {some} of {len(result.findings)}"
+    more = f" and {len(tokens) - _LISTED} more" if len(tokens) > _LISTED else ""
+    listed = ", ".join(map(str, tokens[:_LISTED]))
+    return f"proved {verdict}, {len(tokens)} of {len(result.findings)}: {listed}{more}"
+
+
 def shown(result: Result, most: int = 3) -> Iterator[str]:
     """The findings that bear the outcome, first those that refute; a few of many."""
     if result.outcome == REFUTED and result.claim.count is None:
         chosen: Sequence[Finding] = [f for f in result.findings if f.holds is False]
     elif result.outcome in (UNDECIDED, UNCHECKED):
         chosen = [f for f in result.findings if f.holds is None]
+    elif result.outcome == REFUTED:
+        counted = _miscounted(result)
+        yield _members(result, counted)
+        chosen = [f for f in result.findings if f.holds is counted]
+        chosen = chosen or [f for f in result.findings if f.holds is not None]
     elif result.claim.count is not None:
-        yes, _, open_ = result.counts
-        too_few = yes + open_ < result.claim.count
-        chosen = [f for f in result.findings if f.holds is (not too_few)]
+        chosen = [f for f in result.findings if f.holds]
     else:
         chosen = result.findings
     for finding in chosen[:most]:

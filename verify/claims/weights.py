@@ -185,8 +185,8 @@ class Weights:
         try:
             # From here a relative path is no bundled name.
             model = load_model(str(path.absolute()))
-        except (ModelUnavailableError, UsageError) as error:
-            raise type(error)(f"--model-dir {name!a}: {error}") from error
+        except ModelUnavailableError as error:  # what was named is no case of weights that are not at hand
+            raise ModelUnavailableError(f"--model-dir {name!a}: {error}") from error
         own = f"{model.name}@{model.revision}" if model.revision else model.name
         self._own[name] = own, model.revision or _commit_in(path, model.name)
         # Of a folder that was packed only its last part is known, so that says nothing against another name.
