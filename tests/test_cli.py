@@ -285,6 +285,30 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert [p for p in out.rglob("*") if p.is_file()] == []
 
 
+def test_an_interruption_of_workers_is_quiet(tmp_path: Path) -> None:
+    """A terminal sends it to the workers too; what they share is given back without a warning."""
+    journal = tmp_path / "whisper-tiny.en" / "readout.ledger" / "journal.tsv"
+    command = [sys.executable, "-m", "verify", "scan", "--tokens", "0-9999", "--workers", "2"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
+        while not journal.exists() and child.poll() is None:
+            time.sleep(0.01)
+        time.sleep(2)  # until the workers are there
+        os.killpg(child.pid, signal.SIGINT)
+        _, told = child.communicate(timeout=60)
+    assert child.returncode == 130
+    lines = [line for line in told.splitlines() if line and not line.startswith("own directions: ")]
+    assert lines == [
+        "verify: interrupted; what was found is kept: the same command goes on from there",
+    ]
+
+
 @pytest.mark.parametrize(
     ("stage", "arguments"),
     [

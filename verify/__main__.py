@@ -21,14 +21,21 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         run()
     except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, KeyboardInterrupt) or end.code == _INTERRUPTED:
-            # Everything was told (click flushes), and no file is open: what Python does at its end would tell
-            # of a second Ctrl-C, and may end by the signal instead of the code.
-            os._exit(_INTERRUPTED)
-        raise
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
+        _leave()
     finally:
         if heeded:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing more to tell
+
+
+def _leave() -> None:
+    """End with the code: sys.exit would end by the signal, had that come while Python was in an eval()."""
+    import atexit
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    atexit._run_exitfuncs()  # what was shared with worker processes is given back
+    os._exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":
