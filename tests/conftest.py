@@ -10,6 +10,7 @@ import pytest
 from command import square_checkpoint
 from desk import Desk
 
+from verify.errors import NotAtHandError
 from verify.models import Model, load_model
 
 
@@ -47,6 +48,16 @@ def whisper() -> Model:
 def model(tmp_path: Path) -> Path:
     """The folder of a small checkpoint in the usual layout; see command.py."""
     return square_checkpoint(tmp_path / "square")
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model of the hub is cached, and nothing can be reached. How names are resolved is not touched."""
+
+    def absent(repository: str, _: str | None) -> None:
+        raise NotAtHandError(f"{repository!r} is not in the local cache")
+
+    monkeypatch.setattr("verify.models.model.find_snapshot", absent)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from verify.errors import (
     FieldValueError,
     MalformedError,
     ModelUnavailableError,
-    NotAtHandError,
     RefutedError,
     UsageError,
     VerifyError,
@@ -86,14 +85,7 @@ def run(*arguments: Any) -> Done:
     return Done(done.return_value, done.stdout, done.stderr)
 
 
-@pytest.fixture(autouse=True)
-def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No model of the hub is cached, and nothing can be reached. How names are resolved is not touched."""
-
-    def absent(repository: str, _: str | None) -> None:
-        raise NotAtHandError(f"{repository!r} is not in the local cache")
-
-    monkeypatch.setattr("verify.models.model.find_snapshot", absent)
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 def claims(folder: Path, one: str, token: int = 2, name: str = "c.toml") -> Path:

@@ -39,14 +39,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = "openai-community/gpt2"
 
 
-@pytest.fixture(autouse=True)
-def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No model of the hub is cached, and nothing can be reached."""
-
-    def absent(repository: str, _: str | None) -> None:
-        raise NotAtHandError(f"{repository!r} is not in the local cache")
-
-    monkeypatch.setattr("verify.models.model.find_snapshot", absent)
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 @pytest.fixture

@@ -16,18 +16,13 @@ from test_claims import CLAIMS, WHOLE, claims, run
 
 from verify.claims import Result, exit_code, read_claims
 from verify.claims.judge import CONFIRMED, ERROR, REFUTED, UNCHECKED, UNDECIDED
-from verify.errors import EXIT_UNAVAILABLE, NotAtHandError
+from verify.errors import EXIT_UNAVAILABLE
 from verify.models.hub import Snapshot
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture(autouse=True)
-def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(repository: str, _: str | None) -> None:
-        raise NotAtHandError(f"{repository!r} is not in the local cache")
-
-    monkeypatch.setattr("verify.models.model.find_snapshot", absent)
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from test_pack import packed
 
 import verify
 from verify.claims.weights import Weights
-from verify.errors import NotAtHandError, UsageError
+from verify.errors import UsageError
 from verify.models import Model, ReadoutOverrides, load_model
 
 HUB = "org/square"
@@ -22,12 +22,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
 
 
-@pytest.fixture(autouse=True)
-def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(repository: str, _: str | None) -> None:
-        raise NotAtHandError(f"{repository!r} is not in the local cache")
-
-    monkeypatch.setattr("verify.models.model.find_snapshot", absent)
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 @pytest.fixture
