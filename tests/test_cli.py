@@ -343,7 +343,7 @@ def test_an_interruption_at_the_start_or_the_end_is_quiet(
 
 
 def test_the_installed_command_is_the_one_that_heeds_interruptions() -> None:
-    project = tomllib.loads((Path(verify.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"verify": "verify.__main__:main"}
 
 
