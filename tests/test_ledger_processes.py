@@ -236,6 +236,13 @@ def test_no_process_takes_modules_from_the_working_directory(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (0, "7 None\n"), done.stderr
 
 
+def test_the_setting_of_the_caller_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    with processes.processes(1, print):
+        assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert os.environ["PYTHONSAFEPATH"] == ""
+
+
 SAFE = """
 import os
 from verify.kernel.processes import processes
