@@ -105,10 +105,10 @@ def pack(
 ) -> Model:
     """Write the readout of a model (its name, or a Model) to one file, whole or not at all.
 
-    The file is taken as that model by every command; its name ends in .safetensors. readout, overrides: of a
-    model by name, as in `load_model`; that a readout was described by hand stays in the pack. The model that
-    was packed. Raises UsageError (another ending, a file that is there and no `force`, a model that is a
-    pack), ModelUnavailableError, OutputError.
+    The file stands for that model wherever the readout suffices, that is everywhere but in `say`; its name
+    ends in .safetensors. readout, overrides: of a model by name, as in `load_model`; that a readout was
+    described by hand stays in the pack. The model that was packed. Raises UsageError (another ending, a file
+    that is there and no `force`, a model that is a pack), ModelUnavailableError, OutputError.
     """
     from verify.models.packed import named_so, pack_bytes
 

@@ -113,7 +113,7 @@ class _Lines:
             return False
         if reason not in self.missing and len(self.missing) >= MANY:
             return False
-        line, count = self.missing.get(reason, (audit_line(result), 0))
+        line, count = self.missing.get(reason) or (audit_line(result), 0)
         self.missing[reason] = line, count + 1
         return True
 

@@ -1,4 +1,4 @@
-"""GLUE. `verify pack`: the readout of a model alone, as one file that every command accepts as a model."""
+"""GLUE. `verify pack`: the readout of a model alone, as one file that stands for the model (not in `say`)."""
 
 from __future__ import annotations
 
